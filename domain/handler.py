@@ -1,0 +1,206 @@
+"""The command handler's mind: given what has happened, what does each command give.
+
+It loads aggregates from events, lets them decide, and keeps their state; reading commands and appending events is the
+runner's work. Its state is a pure function of the log: `evolve` brings it back after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from typing import Protocol
+
+from domain import case as cases
+from domain import wallet as wallets
+from domain.case import Case, CaseStatus
+from domain.commands import (
+    CaseCommand,
+    Command,
+    DescribeWallet,
+    FreezeWallet,
+    LabelTransaction,
+    LabelWallet,
+    RaiseAlert,
+    ReleaseWallet,
+)
+from domain.errors import CommandRefused
+from domain.events import (
+    AlertExtended,
+    AlertRaised,
+    AlertReason,
+    CaseAssigned,
+    CaseClosed,
+    CaseOpened,
+    DomainEvent,
+    TransactionHeld,
+    TransactionLabelled,
+    TransactionReleased,
+    VerdictReached,
+    WalletDescribed,
+    WalletFrozen,
+    WalletLabelled,
+    WalletReleased,
+)
+from domain.values import identifier, text
+from domain.wallet import Wallet
+
+
+class Outcome(IntEnum):
+    """What became of a transaction. The order is that of the counters in `CommandsHandled`."""
+
+    RECORDED = 0
+    DUPLICATE = 1
+    CONFLICT = 2
+    HELD = 3
+
+
+class SeenTransactions(Protocol):
+    """Which transactions the log holds: by a 16-byte key of the tx_id, the 8-byte digest of what was recorded under it."""
+
+    def digests(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The digest kept for each key, none where the key is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionFacts:
+    """What a decision needs to know of a transaction; read only where a wallet is frozen."""
+
+    tx_id: str
+    network: str
+    source_wallet_id: str | None
+    target_wallet_id: str | None
+    record: bytes
+    arrived_at: datetime
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What a run of transactions gave: an outcome each, the keys to remember, and events beside the transactions."""
+
+    outcomes: list[Outcome]
+    new_digests: dict[bytes, bytes]
+    events: list[tuple[int, DomainEvent]] = field(default_factory=list)
+
+
+class Decider:
+    """The state of all aggregates that differ from the default, and the decisions on it.
+
+    Args:
+        seen: the transactions that the log holds.
+        authorised: networks where a frozen source may not send (cards, payments); on any other what happened is
+            recorded, and a frozen party raises an alert.
+    """
+
+    def __init__(self, seen: SeenTransactions, authorised: frozenset[str]) -> None:
+        self._seen = seen
+        self._authorised = authorised
+        self._wallets: dict[str, Wallet] = {}
+        self._cases: dict[str, Case] = {}
+        self._active_case: dict[tuple[str, AlertReason], str] = {}
+
+    def decide_transactions(
+        self, keys: Sequence[bytes], digests: Sequence[bytes], facts: Callable[[int], TransactionFacts]
+    ) -> Decisions:
+        """Decide a run of valid transactions in order.
+
+        Args:
+            keys: 16 bytes a transaction, from its tx_id.
+            digests: 8 bytes a transaction, of all that happened (its origin left out).
+            facts: the i-th transaction in full, asked for only while some wallet is frozen.
+        """
+        known = self._seen.digests(keys)
+        decisions = Decisions([Outcome.RECORDED] * len(keys), {})
+        fresh = decisions.new_digests
+        outcomes = decisions.outcomes
+        for i, (key, digest, kept) in enumerate(zip(keys, digests, known, strict=True)):
+            if kept is None:
+                kept = fresh.get(key)
+            if kept is not None:
+                outcomes[i] = Outcome.DUPLICATE if kept == digest else Outcome.CONFLICT
+                continue
+            fresh[key] = digest
+            if self._wallets:
+                self._decide_frozen(i, facts(i), decisions)
+        return decisions
+
+    def _decide_frozen(self, i: int, tx: TransactionFacts, decisions: Decisions) -> None:
+        source = self._wallets.get(tx.source_wallet_id or "")
+        if source is not None:
+            is_authorised = tx.network in self._authorised
+            held = wallets.decide_transaction(source, tx.tx_id, tx.record, is_authorised, tx.arrived_at)
+            if held is not None:
+                decisions.outcomes[i] = Outcome.HELD
+                self.evolve(held)
+                decisions.events.append((i, held))
+                return
+        for wallet_id in {tx.source_wallet_id, tx.target_wallet_id} - {None}:
+            wallet = self._wallets.get(wallet_id or "")
+            if wallet is not None and wallet.is_frozen:
+                request = RaiseAlert(
+                    wallet.wallet_id, AlertReason.FROZEN_WALLET_MOVED, 1.0, 1.0, tx.tx_id, -1,
+                    "a frozen wallet took part in a transaction", "", tx.arrived_at,
+                )  # fmt: skip
+                decisions.events += [(i, event) for event in self.decide(request)]
+
+    def decide(self, command: Command) -> list[DomainEvent]:
+        """The events that a command other than `RecordTransaction` gives; the state has taken them in.
+
+        Raises:
+            CommandRefused: the aggregate says no; its `reason` is a stable code.
+            InvalidValue: a value in the command breaks its rule.
+        """
+        events: list[DomainEvent] = []
+        match command:
+            case LabelTransaction():
+                identifier("tx_id", command.tx_id)
+                text("source", command.source)
+                given = wallets.label(command.label)
+                events.append(TransactionLabelled(command.tx_id, given, command.source, command.known_at))
+            case DescribeWallet() | LabelWallet() | FreezeWallet() | ReleaseWallet():
+                wallet = self._wallets.get(command.wallet_id) or Wallet(command.wallet_id)
+                events.extend(wallets.decide(wallet, command))
+            case _:
+                events.extend(cases.decide(self._case_of(command), command))
+        for event in events:
+            self.evolve(event)
+        return events
+
+    def evolve(self, event: DomainEvent) -> None:
+        """Take in an event of the log, new or old.
+
+        Raises:
+            InvalidValue: an event that no aggregate could have given: the log is corrupt.
+        """
+        match event:
+            case AlertRaised() | AlertExtended() | CaseOpened() | CaseAssigned() | VerdictReached() | CaseClosed():
+                state = cases.evolve(self._cases.get(event.case_id), event)
+                self._cases[event.case_id] = state
+                if isinstance(event, AlertRaised):
+                    self._active_case[(event.wallet_id, event.reason)] = event.case_id
+                elif state.status is CaseStatus.CLOSED:
+                    self._active_case.pop((state.wallet_id, state.reason), None)
+            case WalletFrozen() | WalletReleased() | TransactionHeld() | TransactionReleased():
+                wallet = wallets.evolve(self._wallets.get(event.wallet_id) or Wallet(event.wallet_id), event)
+                if wallet.is_default:
+                    self._wallets.pop(wallet.wallet_id, None)
+                else:
+                    self._wallets[wallet.wallet_id] = wallet
+            case WalletDescribed() | WalletLabelled() | TransactionLabelled():
+                pass
+
+    def held(self, wallet_id: str) -> tuple[TransactionHeld, ...]:
+        """A wallet's waiting transactions, in order of arrival."""
+        wallet = self._wallets.get(wallet_id)
+        return wallet.held if wallet is not None else ()
+
+    def _case_of(self, command: CaseCommand) -> Case | None:
+        if isinstance(command, RaiseAlert):
+            if command.reason not in list(AlertReason):
+                raise CommandRefused("unknown_reason", f"expected a known reason, found {command.reason[:40]!r}")
+            case_id = self._active_case.get((command.wallet_id, AlertReason(command.reason)))
+            return self._cases.get(case_id) if case_id is not None else None
+        return self._cases.get(command.case_id)
+
+

@@ -1,0 +1,475 @@
+"""Kafka behind our ports: topics, the runner's source, transactional appends, and the event log.
+
+All that is known of confluent-kafka lives here; its errors leave as `LogError` or `Fenced`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_INVALID,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from domain import log as domain_log
+from domain.errors import Fenced, LogError
+from domain.log import NewRecord, Position, Record
+from projections.records import RecordBatch
+from projections.work import Append
+
+Config = Mapping[str, Any]
+
+_READ: Config = {
+    "enable.auto.commit": False,
+    "auto.offset.reset": "error",  # a position that the log no longer holds must be seen, never skipped
+    "isolation.level": "read_committed",
+    "queued.min.messages": 200_000,
+    "queued.max.messages.kbytes": 131_072,
+    "max.partition.fetch.bytes": 4 << 20,
+    "fetch.max.bytes": 32 << 20,
+    "fetch.queue.backoff.ms": 1,
+    "fetch.wait.max.ms": 10,
+    "topic.metadata.refresh.interval.ms": 60_000,
+}
+_WRITE: Config = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "partitioner": "murmur2_random",
+    "compression.type": "lz4",
+    "linger.ms": 5,
+    "batch.size": 1 << 20,
+    "batch.num.messages": 20_000,
+    "queue.buffering.max.messages": 1_000_000,
+    "queue.buffering.max.kbytes": 262_144,
+}
+# Without these a transactional producer waits 92 ms for each new partition that it writes to.
+_TRANSACTIONAL: Config = {**_WRITE, "linger.ms": 0, "retry.backoff.ms": 5, "retry.backoff.max.ms": 20}
+_FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED, KafkaError.FENCED_INSTANCE_ID)
+OPERATION_TIMEOUT_S = 30.0  # longer than a broker's restart
+_DRAIN_S = 0.005  # how long a poll gathers after its first record: latency paid for fewer, larger batches
+
+
+class TopicAdmin:
+    """Topics and offsets. Keeps its AdminClient: calls fail once it is collected."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = dict(config)
+        self._admin = AdminClient(self._config)
+
+    def create(self, partitions: Mapping[str, int], replication: int = 1, retention_ms: int = -1) -> list[str]:
+        """Create the topics that are missing; kept for ever, never compacted.
+
+        Returns:
+            The topics created.
+
+        Raises:
+            LogError: the cluster refuses, or a topic stands with another number of partitions.
+        """
+        existing = self._topics()
+        for topic, count in partitions.items():
+            if topic in existing and existing[topic] != count:
+                raise LogError(f"topic {topic}: expected {count} partitions, found {existing[topic]}: it is not ours, or was grown")
+        missing = [topic for topic in partitions if topic not in existing]
+        settings = {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "message.timestamp.type": "LogAppendTime"}
+        new = [NewTopic(topic, partitions[topic], replication, config=settings) for topic in missing]
+        if new:
+            for topic, future in self._admin.create_topics(new, operation_timeout=OPERATION_TIMEOUT_S).items():
+                try:
+                    future.result()
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                        raise LogError(f"topic {topic} cannot be created: {error}") from error
+        return missing
+
+    def missing(self, topics: Iterable[str]) -> list[str]:
+        """Which of the topics do not exist."""
+        existing = self._topics()
+        return [topic for topic in topics if topic not in existing]
+
+    def partitions(self, topics: Iterable[str]) -> list[domain_log.TopicPartition]:
+        """Every partition of the topics that exist."""
+        existing = self._topics()
+        return [(topic, partition) for topic in topics for partition in range(existing.get(topic, 0))]
+
+    def ends(self, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
+        """The last stable offset of each partition: what a reader of committed records reaches."""
+        return self._offsets(topics, OffsetSpec.latest())
+
+    def starts(self, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
+        """The earliest offset that each partition still holds."""
+        return self._offsets(topics, OffsetSpec.earliest())
+
+    def committed(self, group: str, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
+        """The offsets that a group has stored; partitions without one are absent."""
+        wanted = [TopicPartition(topic, partition) for topic, partition in self.partitions(topics)]
+        request = ConsumerGroupTopicPartitions(group, wanted)
+        found: dict[domain_log.TopicPartition, int] = {}
+        try:
+            for future in self._admin.list_consumer_group_offsets([request], require_stable=True).values():
+                for part in future.result().topic_partitions:
+                    if part.offset != OFFSET_INVALID:
+                        found[(part.topic, part.partition)] = part.offset
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return {}
+            raise LogError(f"the offsets of {group} cannot be read: {error}") from error
+        return found
+
+    def _topics(self) -> dict[str, int]:
+        try:
+            return {name: len(topic.partitions) for name, topic in self._admin.list_topics(timeout=OPERATION_TIMEOUT_S).topics.items()}
+        except KafkaException as error:
+            raise LogError(f"Kafka does not answer: {error}; `tidemark doctor` says what is down") from error
+
+    def _offsets(self, topics: Iterable[str], spec: OffsetSpec) -> dict[domain_log.TopicPartition, int]:
+        wanted = {TopicPartition(topic, partition): spec for topic, partition in self.partitions(topics)}
+        if not wanted:
+            return {}
+        try:
+            futures = self._admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=OPERATION_TIMEOUT_S)
+            return {(part.topic, part.partition): future.result().offset for part, future in futures.items()}
+        except KafkaException as error:
+            raise LogError(f"the offsets of {sorted({part.topic for part in wanted})} cannot be read: {error}") from error
+
+
+class KafkaSource:
+    """The runner's source.
+
+    Args:
+        group: consumer group. Workers that share a group share the partitions.
+        instance: static member id, so that a restarted worker takes its partitions back at once.
+        is_alone: read every partition whatever others do: for work that is fenced by its transactions.
+    """
+
+    def __init__(self, config: Config, topics: Sequence[str], group: str, instance: str, is_alone: bool = False) -> None:
+        self._topics = list(topics)
+        self._is_alone = is_alone
+        options: dict[str, Any] = {**config, **_READ, "group.id": group}
+        if not is_alone:
+            options |= {"group.instance.id": instance, "session.timeout.ms": 10_000, "partition.assignment.strategy": "range"}
+        self._consumer = Consumer(options)
+        self._open = False
+
+    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None]) -> None:
+        """See `projections.runner.Source`.
+
+        Raises:
+            LogError: the topics cannot be read.
+        """
+        self._open = True
+        if self._is_alone:
+            position = load_position()
+            metadata = {topic: self._consumer.list_topics(topic, OPERATION_TIMEOUT_S).topics[topic] for topic in self._topics}
+            wanted = [(topic, partition) for topic, found in metadata.items() for partition in found.partitions]
+            self._consumer.assign([_at(tp, position) for tp in wanted])
+            return
+
+        def assigned(consumer: Consumer, parts: list[TopicPartition]) -> None:
+            position = load_position()
+            consumer.assign([_at((part.topic, part.partition), position) for part in parts])
+
+        def revoked(consumer: Consumer, parts: list[TopicPartition]) -> None:
+            if self._open:
+                on_revoked()
+            consumer.unassign()
+
+        def lost(consumer: Consumer, parts: list[TopicPartition]) -> None:
+            consumer.unassign()  # the partitions are another's already: what was polled is not ours to store
+
+        self._consumer.subscribe(self._topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
+
+    def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
+        """See `projections.runner.Source`.
+
+        Raises:
+            LogError: the log cannot be read, or no longer holds the position.
+        """
+        # consume(N, timeout) waits for the whole window; asking for one first makes an idle wait cheap and a busy one short.
+        messages = self._consumer.consume(1, timeout_s)
+        if messages and max_records > 1:
+            messages += self._consumer.consume(max_records - 1, _DRAIN_S)
+        return batches_of(messages)
+
+    def group_metadata(self) -> Any:
+        """What a transactional producer needs to store this group's offsets."""
+        return self._consumer.consumer_group_metadata()
+
+    def close(self) -> None:
+        """Leave the group. Static members keep their partitions for the session timeout."""
+        self._open = False
+        self._consumer.close()
+
+
+class KafkaTransactions:
+    """Appends and a group's offsets in one Kafka transaction; the transactional id fences an older owner at construction.
+
+    Raises:
+        LogError: Kafka does not answer.
+    """
+
+    def __init__(self, config: Config, transactional_id: str, group: str, topics: Sequence[str], admin: TopicAdmin) -> None:
+        self._group, self._topics, self._admin = group, tuple(topics), admin
+        self._producer = Producer({**config, **_TRANSACTIONAL, "transactional.id": transactional_id})
+        # Offsets are stored under the group without being its member: fencing is the transactional id's.
+        self._member = Consumer({**config, "group.id": group})
+        _retrying(lambda: self._producer.init_transactions(OPERATION_TIMEOUT_S), "the transactional producer cannot start")
+
+    def load_position(self) -> Position:
+        """See `projections.work.TransactionalLog`."""
+        return self._admin.committed(self._group, self._topics)
+
+    def commit(self, appends: Sequence[Append], records: Sequence[NewRecord], position: Position) -> None:
+        """See `projections.work.TransactionalLog`.
+
+        Raises:
+            Fenced: a newer owner of the transactional id is active.
+            LogError: the log refused.
+        """
+        producer = self._producer
+        try:
+            producer.begin_transaction()
+            for append in appends:
+                topic = append.topic
+                for key, value, headers in zip(append.keys, append.values, append.headers, strict=True):
+                    produce(producer, topic, value, key, list(headers))
+            for record in records:
+                produce(producer, record.topic, record.value, record.key, list(record.headers))
+            offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in position.items()]
+            if offsets:
+                producer.send_offsets_to_transaction(offsets, self._member.consumer_group_metadata(), OPERATION_TIMEOUT_S)
+            producer.commit_transaction(OPERATION_TIMEOUT_S)
+        except KafkaException as error:
+            raise self._abort(error) from error
+
+    def close(self) -> None:
+        """Release the clients."""
+        self._member.close()
+
+    def _abort(self, error: KafkaException) -> LogError:
+        cause = error.args[0]
+        if cause.code() in _FENCED:
+            return Fenced(f"another {self._group} has taken over: this one stops")
+        if cause.txn_requires_abort():
+            self._producer.abort_transaction(OPERATION_TIMEOUT_S)
+        return LogError(f"{self._group}: the transaction failed: {cause.str()}")
+
+
+class KafkaEventLog:
+    """The event log on Kafka: `domain.log.EventLog`. Each instance needs its own transactional id."""
+
+    def __init__(self, config: Config, transactional_id: str, admin: TopicAdmin) -> None:
+        self._config = dict(config)
+        self._admin = admin
+        self._transactions = KafkaTransactions(config, transactional_id, transactional_id, (), admin)
+
+    def append(self, records: Sequence[NewRecord]) -> None:
+        """See `domain.log.EventLog`."""
+        if records:
+            self._transactions.commit((), records, {})
+
+    def read(self, topics: Sequence[str], start: Position) -> Iterator[Record]:
+        """See `domain.log.EventLog`."""
+        for batch in read_batches(self._config, topics, start, self._admin.ends(topics), self._admin.starts(topics)):
+            for index in range(len(batch)):
+                yield batch.record(index)
+
+    def end(self, topics: Sequence[str]) -> dict[domain_log.TopicPartition, int]:
+        """See `domain.log.EventLog`."""
+        return self._admin.ends(topics)
+
+
+class PlainProducer:
+    """Appends without a transaction, acknowledged by all replicas: for commands and for quarantine."""
+
+    def __init__(self, config: Config) -> None:
+        self._producer = Producer({**config, **_WRITE})
+        self._failed: str | None = None
+
+    def send(self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+        """Queue records; `flush` waits for them. Waits while the queue is full.
+
+        Raises:
+            LogError: an earlier record was refused.
+        """
+        for key, value in zip(keys, values, strict=True):
+            produce(self._producer, topic, value, key, None, self._delivered)
+        self._producer.poll(0)
+        self._check()
+
+    def append(self, records: list[NewRecord]) -> None:
+        """Append and wait until all are durable.
+
+        Raises:
+            LogError: a record was refused, or Kafka does not answer.
+        """
+        for record in records:
+            produce(self._producer, record.topic, record.value, record.key, list(record.headers), self._delivered)
+        self.flush()
+
+    def flush(self) -> None:
+        """Wait until all that was sent is durable.
+
+        Raises:
+            LogError: a record was refused, or Kafka does not answer.
+        """
+        left = self._producer.flush(OPERATION_TIMEOUT_S * 4)
+        self._check()
+        if left:
+            raise LogError(f"Kafka did not acknowledge {left} records in {OPERATION_TIMEOUT_S * 4:.0f} s")
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed = f"{message.topic()}: {error.str()}"
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise LogError(f"a record was refused: {self._failed}")
+
+
+def produce(
+    producer: Producer,
+    topic: str,
+    value: bytes | None,
+    key: bytes | None,
+    headers: list[tuple[str, bytes | None]] | None,
+    on_delivery: Callable[[KafkaError | None, Message], None] | None = None,
+) -> None:
+    """Queue one record; while the queue is full, serve deliveries and try again."""
+    while True:
+        try:
+            if on_delivery is None:
+                producer.produce(topic, value, key, headers=headers)
+            else:
+                producer.produce(topic, value, key, headers=headers, on_delivery=on_delivery)
+            return
+        except BufferError:
+            producer.poll(0.05)
+
+
+def read_batches(
+    config: Config, topics: Sequence[str], start: Position, end: Position, earliest: Position | None = None, max_records: int = 50_000
+) -> Iterator[RecordBatch]:
+    """Every committed record from `start` (or the earliest) up to `end`, in batches of one topic; a reader without a group.
+
+    Raises:
+        LogError: the log does not answer, or no longer holds `start`.
+    """
+    options = {**config, **_READ, "group.id": "tidemark-reader", "enable.partition.eof": True}
+    consumer = Consumer(options)
+    try:
+        open_parts = {tp for tp in end if tp[0] in topics and end[tp] > max(start.get(tp, 0), (earliest or {}).get(tp, 0))}
+        if not open_parts:
+            return
+        consumer.assign([_at(tp, start) for tp in sorted(open_parts)])
+        deadline = time.monotonic() + OPERATION_TIMEOUT_S
+        while open_parts:
+            messages = consumer.consume(1, 0.5)
+            if messages:
+                messages += consumer.consume(max_records - 1, _DRAIN_S)
+                deadline = time.monotonic() + OPERATION_TIMEOUT_S
+            elif time.monotonic() > deadline:
+                raise LogError(f"Kafka sent nothing for {OPERATION_TIMEOUT_S:.0f} s, still to read: {sorted(open_parts)[:3]}")
+            finished = set()
+            for message in messages:
+                error = message.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    finished.add((message.topic(), message.partition()))
+            for batch in batches_of(messages):
+                within = np.array(
+                    [o < end[(batch.topic, p)] for p, o in zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)]
+                )
+                for tp, next_offset in batch.next_offsets().items():
+                    if next_offset >= end[tp]:
+                        finished.add(tp)
+                if within.all():
+                    yield batch
+                elif within.any():
+                    yield batch.take(np.flatnonzero(within))
+            done = finished & open_parts
+            if done:
+                open_parts -= done
+                consumer.incremental_unassign([TopicPartition(*tp) for tp in done])
+    except KafkaException as error:
+        raise LogError(f"the log cannot be read: {error}") from error
+    finally:
+        consumer.close()
+
+
+def last_record_ends(config: Config, admin: TopicAdmin, topics: Sequence[str]) -> dict[domain_log.TopicPartition, int]:
+    """For each partition the offset after its last committed record: the end without the transaction markers behind it."""
+    ends, starts = admin.ends(topics), admin.starts(topics)
+    found: dict[domain_log.TopicPartition, int] = dict.fromkeys(ends, 0)
+    window = 16
+    pending = {tp for tp, end in ends.items() if end > starts[tp]}
+    while pending:
+        begin = {tp: max(starts[tp], ends[tp] - window) for tp in pending}
+        for batch in read_batches(config, topics, begin, {tp: ends[tp] for tp in pending}, starts):
+            for tp, next_offset in batch.next_offsets().items():
+                found[tp] = max(found[tp], next_offset)
+        pending = {tp for tp in pending if not found[tp] and begin[tp] > starts[tp]}
+        window *= 16
+    return found
+
+
+def batches_of(messages: Sequence[Message]) -> list[RecordBatch]:
+    """Messages as one batch a topic. End-of-partition notices are left out.
+
+    Raises:
+        LogError: a message reports an error of the client.
+    """
+    failed = [message for message in messages if message.error() is not None]
+    if failed:
+        for message in failed:
+            error = message.error()
+            if error is not None and error.code() not in (KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+                raise LogError(f"the log cannot be read: {error.str()}")
+        messages = [message for message in messages if message.error() is None]
+    if not messages:
+        return []
+    topics = [message.topic() for message in messages]
+    if len(set(topics)) == 1:
+        return [_batch(topics[0], messages)]
+    return [_batch(topic, [m for m, found in zip(messages, topics, strict=True) if found == topic]) for topic in dict.fromkeys(topics)]
+
+
+def _batch(topic: str | None, messages: Sequence[Message]) -> RecordBatch:
+    n = len(messages)
+    return RecordBatch(
+        topic or "",
+        np.fromiter((m.partition() for m in messages), np.int32, n),
+        np.fromiter((m.offset() for m in messages), np.int64, n),
+        np.fromiter((m.timestamp()[1] for m in messages), np.int64, n),
+        [m.key() for m in messages],
+        [m.value() for m in messages],
+        [m.headers() for m in messages],
+    )
+
+
+def _at(tp: domain_log.TopicPartition, position: Position) -> TopicPartition:
+    return TopicPartition(tp[0], tp[1], position.get(tp, OFFSET_BEGINNING))
+
+
+def _retrying(call: Callable[[], None], failure: str) -> None:
+    """Coordinators come up after the metadata do: try for as long as a broker's restart takes."""
+    deadline = time.monotonic() + OPERATION_TIMEOUT_S
+    while True:
+        try:
+            call()
+            return
+        except KafkaException as error:
+            if time.monotonic() > deadline or not error.args[0].retriable():
+                raise LogError(f"{failure}: {error}") from error
+            time.sleep(0.2)

@@ -1,0 +1,264 @@
+"""Every setting of Tidemark, typed, read once: the only module that reads the environment.
+
+A setting comes, first match wins, from an argument, a variable `TIDEMARK_<GROUP>__<NAME>`, or the secrets file
+(named by `TIDEMARK_SECRETS_FILE`): JSON of the same shape, readable by its owner alone.
+A server whose address is set is the user's own and is never started here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from domain.errors import InvalidValue, TidemarkError
+
+SECRETS_FILE_VARIABLE = "TIDEMARK_SECRETS_FILE"
+STATE_FOLDER = ".tidemark"
+DEFAULT_STACK = "demo"
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM", "SSL_CERT_FILE", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+
+Size = Literal["full", "small"]
+Span = Literal["test", "validation"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"]
+
+
+class SettingsError(TidemarkError):
+    """The settings are wrong; the message lists every mistake, keyed by setting."""
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(_Group):
+    """How to reach Kafka."""
+
+    bootstrap: str | None = Field(None, description="Comma-separated host:port of your own brokers.")
+    security_protocol: SecurityProtocol = Field("PLAINTEXT", description="How the connection is protected.")
+    sasl_mechanism: SaslMechanism | None = Field(None, description="SASL mechanism, with a SASL_* security protocol.")
+    sasl_username: str | None = Field(None, description="SASL user.")
+    sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    ca_location: Path | None = Field(None, description="PEM file of the authority that signed the brokers' certificate.")
+
+    def client_config(self) -> dict[str, Any]:
+        """Return the librdkafka options that reach this cluster.
+
+        Raises:
+            InvalidValue: no address is known.
+        """
+        if self.bootstrap is None:
+            raise InvalidValue("kafka.bootstrap", "no address: start the stack (`tidemark up`) or set TIDEMARK_KAFKA__BOOTSTRAP")
+        options: dict[str, Any] = {"bootstrap.servers": self.bootstrap, "security.protocol": self.security_protocol}
+        if self.sasl_mechanism is not None:
+            options["sasl.mechanism"] = self.sasl_mechanism
+        if self.sasl_username is not None:
+            options["sasl.username"] = self.sasl_username
+        if self.sasl_password is not None:
+            options["sasl.password"] = self.sasl_password.get_secret_value()
+        if self.ca_location is not None:
+            options["ssl.ca.location"] = str(self.ca_location)
+        return options
+
+
+class RegistrySettings(_Group):
+    """How to reach the schema registry."""
+
+    url: str | None = Field(None, description="Address of your own registry's Confluent-compatible interface.")
+    username: str | None = Field(None, description="User for basic authentication.")
+    password: SecretStr | None = Field(None, description="Password for basic authentication.")
+
+    def client_config(self) -> dict[str, Any]:
+        """Return the options of confluent_kafka's SchemaRegistryClient.
+
+        Raises:
+            InvalidValue: no address is known.
+        """
+        if self.url is None:
+            raise InvalidValue("registry.url", "no address: start the stack (`tidemark up`) or set TIDEMARK_REGISTRY__URL")
+        options: dict[str, Any] = {"url": self.url}
+        if self.username is not None and self.password is not None:
+            options["basic.auth.user.info"] = f"{self.username}:{self.password.get_secret_value()}"
+        return options
+
+
+class S3Settings(_Group):
+    """How to reach the object store."""
+
+    endpoint_url: str | None = Field(None, description="Address of an S3-compatible store; none with a bucket set means AWS.")
+    access_key: str | None = Field(None, description="Access key.")
+    secret_key: SecretStr | None = Field(None, description="Secret key.")
+    bucket: str = Field("tidemark", description="Bucket that holds the archive.")
+    region: str = Field("us-east-1", description="Region.")
+
+    def client_config(self) -> dict[str, Any]:
+        """Return the keyword arguments of `boto3.client("s3", ...)`, without the signature settings."""
+        return _boto(self.endpoint_url, self.access_key, self.secret_key, self.region)
+
+
+class WarehouseSettings(_Group):
+    """How to reach the warehouse."""
+
+    dsn: SecretStr | None = Field(None, description="postgresql:// or redshift:// address with user, password and database.")
+
+
+class Neo4jSettings(_Group):
+    """How to reach Neo4j."""
+
+    uri: str | None = Field(None, description="bolt:// or neo4j+s:// address of your own server.")
+    user: str = Field("neo4j", description="User.")
+    password: SecretStr | None = Field(None, description="Password.")
+    database: str = Field("wallets", description="Database that holds the wallet graph.")
+    browser_url: str | None = Field(None, description="Address of Neo4j Browser, for links.")
+    guides_url: str | None = Field(None, description="Address that serves the Browser's guides and style.")
+
+
+class AwsSettings(_Group):
+    """How to reach SNS, SQS, SageMaker's control plane and the other AWS services."""
+
+    endpoint_url: str | None = Field(None, description="Address that stands in for AWS.")
+    access_key: str | None = Field(None, description="Access key; none leaves it to boto3's own search.")
+    secret_key: SecretStr | None = Field(None, description="Secret key.")
+    region: str = Field("us-east-1", description="Region.")
+
+    def client_config(self) -> dict[str, Any]:
+        """Return the keyword arguments of `boto3.client(service, ...)`."""
+        return _boto(self.endpoint_url, self.access_key, self.secret_key, self.region)
+
+
+class EndpointSettings(_Group):
+    """How to reach the model's endpoint."""
+
+    url: str | None = Field(None, description="Address that answers /endpoints/<name>/invocations.")
+    name: str = Field("tidemark", description="Name of the endpoint.")
+
+
+class Settings(BaseSettings):
+    """Every setting. Frozen; secrets are masked wherever it is printed."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TIDEMARK_", env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    state_dir: Path = Field(
+        default_factory=lambda: default_state_dir(), description="Folder that holds the state of every stack."
+    )
+    stack: str = Field(DEFAULT_STACK, pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Name of the stack in use.")
+    data: Path | None = Field(None, description="File of transactions to read.")
+    labels: Path | None = Field(None, description="File of labels to read.")
+    mapping: str | None = Field(None, description="Mapping of the file: a shipped name or a YAML file.")
+    span: Span = Field("test", description="Span of wallets that is judged.")
+    size: Size = Field("full", description="How much of the data the demo uses.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    kafka: KafkaSettings = KafkaSettings()
+    registry: RegistrySettings = RegistrySettings()
+    s3: S3Settings = S3Settings()
+    warehouse: WarehouseSettings = WarehouseSettings()
+    neo4j: Neo4jSettings = Neo4jSettings()
+    aws: AwsSettings = AwsSettings()
+    endpoint: EndpointSettings = EndpointSettings()
+
+    @field_validator("state_dir", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def stack_dir(self) -> Path:
+        """Folder of the stack in use."""
+        return self.state_dir / self.stack
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: arguments, environment, secrets file."""
+        return init_settings, env_settings, _SecretsFile(settings_cls)
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the settings; `given` wins over the environment.
+
+    Raises:
+        SettingsError: a setting is missing, unknown or malformed, or the secrets file is readable by others.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)]
+        raise SettingsError("; ".join(lines)) from None
+
+
+def default_state_dir() -> Path:
+    """Return `.tidemark` beside the nearest pyproject.toml at or above the working folder, else in the working folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").is_file():
+            return folder / STATE_FOLDER
+    return here / STATE_FOLDER
+
+
+def process_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a server that we start: a few harmless variables of ours, then `extra`.
+
+    Nothing else is passed on, so that a secret of the user's shell never stands in a server's environment.
+    """
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment.update(extra or {})
+    return environment
+
+
+def worker_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a worker of ours: everything of this process, then `extra`."""
+    return {**os.environ, **(extra or {})}
+
+
+def is_private(path: Path) -> bool:
+    """Tell whether only the owner may read this file."""
+    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
+class _SecretsFile(PydanticBaseSettingsSource):
+    """Reads secrets from one private JSON file of the same shape as the settings."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        name = os.environ.get(SECRETS_FILE_VARIABLE)
+        if not name:
+            return {}
+        path = Path(name).expanduser()
+        try:
+            if not is_private(path):
+                raise SettingsError(f"{path}: others may read this secrets file; run `chmod 600 {path}`")
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{path}: the secrets file cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise SettingsError(f"{path}: the secrets file is not JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise SettingsError(f"{path}: the secrets file must hold one JSON object")
+        return cast("dict[str, Any]", content)
+
+
+def _boto(endpoint_url: str | None, access_key: str | None, secret_key: SecretStr | None, region: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"region_name": region}
+    if endpoint_url is not None:
+        options["endpoint_url"] = endpoint_url
+    if access_key is not None and secret_key is not None:
+        options["aws_access_key_id"] = access_key
+        options["aws_secret_access_key"] = secret_key.get_secret_value()
+    return options

@@ -1,0 +1,58 @@
+"""The warehouse's layout as SQL text for either dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy_redshift.dialect import RedshiftDialect
+
+from projections.warehouse.tables import warehouse_metadata
+from projections.warehouse.views import MATERIALISED_VIEWS, VIEWS
+
+DialectName = Literal["redshift", "postgresql"]
+
+
+def ddl(dialect: DialectName) -> str:
+    """The script that creates one generation's tables and views in the current schema.
+
+    Args:
+        dialect: `postgresql` (with indexes) or `redshift` (with distribution keys, sort keys and encodings).
+
+    Raises:
+        ValueError: another dialect.
+    """
+    return ";\n\n".join(statements(dialect)) + ";\n"
+
+
+def statements(dialect: DialectName) -> Iterator[str]:
+    """The same, statement by statement.
+
+    Raises:
+        ValueError: another dialect.
+    """
+    compiler = _compiler(dialect)
+    metadata = warehouse_metadata()
+    for table in metadata.tables.values():
+        yield str(CreateTable(table).compile(dialect=compiler)).strip()
+        if dialect == "postgresql":
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                yield str(CreateIndex(index).compile(dialect=compiler)).strip()
+    for name, (query, keys) in MATERIALISED_VIEWS.items():
+        options = " AUTO REFRESH NO" if dialect == "redshift" else ""
+        yield f"CREATE MATERIALIZED VIEW {name}{options} AS{query.rstrip()}"
+        if dialect == "postgresql":  # refreshing beside readers needs a unique key
+            yield f"CREATE UNIQUE INDEX uq_{name} ON {name} ({', '.join(keys)})"
+    for name, query in VIEWS.items():
+        yield f"CREATE VIEW {name} AS{query.rstrip()}"
+
+
+def _compiler(dialect: str) -> Dialect:
+    if dialect == "postgresql":
+        return postgresql.dialect()  # type: ignore[no-untyped-call]
+    if dialect == "redshift":
+        return RedshiftDialect()
+    raise ValueError(f"expected the dialect redshift or postgresql, found {dialect!r}")

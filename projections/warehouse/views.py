@@ -1,0 +1,105 @@
+"""What analysts query: two materialised views and the fraud feature view, in the SQL that both dialects share.
+
+Amounts of different assets are never added. Only settled transactions move value; failed and declined ones are counted apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+HOURLY_VOLUME = """
+SELECT occurred_hour, network, asset,
+       count(*) AS transactions,
+       sum(CASE WHEN status = 'settled' THEN 1 ELSE 0 END) AS settled_transactions,
+       sum(CASE WHEN status = 'settled' THEN amount ELSE 0 END) AS settled_amount,
+       max(CASE WHEN status = 'settled' THEN amount END) AS largest_settled_amount
+FROM fact_transaction
+GROUP BY occurred_hour, network, asset
+"""
+
+WALLET_BEHAVIOUR = """
+SELECT wallet_id, asset,
+       sum(is_out) AS n_out, sum(1 - is_out) AS n_in,
+       sum(CASE WHEN is_settled = 1 AND is_out = 1 THEN amount ELSE 0 END) AS amount_out,
+       sum(CASE WHEN is_settled = 1 AND is_out = 0 THEN amount ELSE 0 END) AS amount_in,
+       max(CASE WHEN is_settled = 1 AND is_out = 1 THEN amount END) AS largest_amount_out,
+       max(CASE WHEN is_settled = 1 AND is_out = 0 THEN amount END) AS largest_amount_in,
+       sum(1 - is_settled) AS n_unsettled,
+       count(DISTINCT CASE WHEN is_out = 1 THEN counterparty_id END) AS counterparties_out,
+       count(DISTINCT CASE WHEN is_out = 0 THEN counterparty_id END) AS counterparties_in,
+       min(occurred_at) AS first_occurred_at,
+       max(occurred_at) AS last_occurred_at
+FROM (
+    SELECT source_wallet_id AS wallet_id, target_wallet_id AS counterparty_id, asset, amount, occurred_at, 1 AS is_out,
+           CASE WHEN status = 'settled' THEN 1 ELSE 0 END AS is_settled
+    FROM fact_transaction WHERE source_wallet_id IS NOT NULL
+    UNION ALL
+    SELECT target_wallet_id AS wallet_id, source_wallet_id AS counterparty_id, asset, amount, occurred_at, 0 AS is_out,
+           CASE WHEN status = 'settled' THEN 1 ELSE 0 END AS is_settled
+    FROM fact_transaction WHERE target_wallet_id IS NOT NULL
+) sides
+GROUP BY wallet_id, asset
+"""
+
+FRAUD_FEATURES = """
+WITH latest_score AS (
+    SELECT * FROM (
+        SELECT tx_id AS scored_tx_id, score, source_score, target_score, model_version,
+               row_number() OVER (PARTITION BY tx_id ORDER BY log_offset DESC, log_partition DESC) AS recency
+        FROM fact_score
+    ) ranked WHERE recency = 1
+),
+wallet_truth AS (
+    SELECT wallet_id AS labelled_wallet_id, label, known_at,
+           lead(known_at) OVER (PARTITION BY wallet_id ORDER BY known_at, log_partition, log_offset) AS known_to
+    FROM fact_wallet_label
+),
+transaction_truth AS (
+    SELECT * FROM (
+        SELECT tx_id AS labelled_tx_id, label, known_at,
+               row_number() OVER (PARTITION BY tx_id ORDER BY known_at DESC, log_partition DESC, log_offset DESC) AS recency
+        FROM fact_transaction_label
+    ) ranked WHERE recency = 1
+),
+voided AS (
+    SELECT tx_id AS voided_tx_id, min(known_at) AS voided_at
+    FROM fact_wallet_control WHERE event_type = 'TransactionVoided'
+    GROUP BY tx_id
+)
+SELECT t.tx_id, t.seq, t.network, t.kind, t.status, t.source_wallet_id, t.target_wallet_id, t.amount, t.asset,
+       t.occurred_at, t.occurred_hour, h.hour AS hour_of_day, h.iso_weekday, h.is_weekend,
+       t.merchant_category, t.country, t.payment_method,
+       s.score, s.source_score, s.target_score, s.model_version,
+       sb.n_out AS source_n_out, sb.n_in AS source_n_in, sb.amount_out AS source_amount_out,
+       sb.amount_in AS source_amount_in, sb.counterparties_out AS source_counterparties_out,
+       tb.n_out AS target_n_out, tb.n_in AS target_n_in, tb.amount_out AS target_amount_out,
+       tb.amount_in AS target_amount_in, tb.counterparties_in AS target_counterparties_in,
+       sw.kind AS source_kind_at, tw.kind AS target_kind_at,
+       sl.label AS source_label_known_before, tl.label AS target_label_known_before,
+       x.label AS transaction_label, x.known_at AS transaction_label_known_at, v.voided_at
+FROM fact_transaction t
+LEFT JOIN dim_time h ON h.hour_start = t.occurred_hour
+LEFT JOIN latest_score s ON s.scored_tx_id = t.tx_id
+LEFT JOIN mv_wallet_behaviour sb ON sb.wallet_id = t.source_wallet_id AND sb.asset = t.asset
+LEFT JOIN mv_wallet_behaviour tb ON tb.wallet_id = t.target_wallet_id AND tb.asset = t.asset
+LEFT JOIN dim_wallet sw ON sw.wallet_id = t.source_wallet_id
+    AND (sw.valid_from IS NULL OR sw.valid_from <= t.occurred_at) AND (sw.valid_to IS NULL OR t.occurred_at < sw.valid_to)
+LEFT JOIN dim_wallet tw ON tw.wallet_id = t.target_wallet_id
+    AND (tw.valid_from IS NULL OR tw.valid_from <= t.occurred_at) AND (tw.valid_to IS NULL OR t.occurred_at < tw.valid_to)
+LEFT JOIN wallet_truth sl ON sl.labelled_wallet_id = t.source_wallet_id
+    AND sl.known_at <= t.occurred_at AND (sl.known_to IS NULL OR t.occurred_at < sl.known_to)
+LEFT JOIN wallet_truth tl ON tl.labelled_wallet_id = t.target_wallet_id
+    AND tl.known_at <= t.occurred_at AND (tl.known_to IS NULL OR t.occurred_at < tl.known_to)
+LEFT JOIN transaction_truth x ON x.labelled_tx_id = t.tx_id
+LEFT JOIN voided v ON v.voided_tx_id = t.tx_id
+"""
+"""Facts with the latest score, descriptions and labels as known at the transaction's time. The behaviour columns are those of the
+last refresh and so know the future: they are for looking into a case, never for training."""
+
+MATERIALISED_VIEWS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "mv_hourly_volume": (HOURLY_VOLUME, ("occurred_hour", "network", "asset")),
+    "mv_wallet_behaviour": (WALLET_BEHAVIOUR, ("wallet_id", "asset")),
+}
+"""Name → (query, the columns that name a row)."""
+
+VIEWS: Mapping[str, str] = {"v_fraud_features": FRAUD_FEATURES}
