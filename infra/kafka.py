@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from confluent_kafka import (
@@ -22,7 +22,8 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from domain import log as domain_log
 from domain.errors import Fenced, LogError
@@ -106,11 +107,11 @@ class TopicAdmin:
 
     def ends(self, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
         """The last stable offset of each partition: what a reader of committed records reaches."""
-        return self._offsets(topics, OffsetSpec.latest())
+        return self._offsets(topics, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
     def starts(self, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
         """The earliest offset that each partition still holds."""
-        return self._offsets(topics, OffsetSpec.earliest())
+        return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
     def committed(self, group: str, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
         """The offsets that a group has stored; partitions without one are absent."""
@@ -344,7 +345,7 @@ def produce(
     topic: str,
     value: bytes | None,
     key: bytes | None,
-    headers: list[tuple[str, bytes | None]] | None,
+    headers: Any,
     on_delivery: Callable[[KafkaError | None, Message], None] | None = None,
 ) -> None:
     """Queue one record; while the queue is full, serve deliveries and try again."""
@@ -386,7 +387,7 @@ def read_batches(
             for message in messages:
                 error = message.error()
                 if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                    finished.add((message.topic(), message.partition()))
+                    finished.add((message.topic() or "", message.partition() or 0))
             for batch in batches_of(messages):
                 within = np.array(
                     [o < end[(batch.topic, p)] for p, o in zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)]
@@ -454,7 +455,7 @@ def _batch(topic: str | None, messages: Sequence[Message]) -> RecordBatch:
         np.fromiter((m.timestamp()[1] for m in messages), np.int64, n),
         [m.key() for m in messages],
         [m.value() for m in messages],
-        [m.headers() for m in messages],
+        cast(list[Any], [m.headers() for m in messages]),
     )
 
 

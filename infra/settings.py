@@ -22,7 +22,8 @@ from domain.errors import InvalidValue, TidemarkError
 SECRETS_FILE_VARIABLE = "TIDEMARK_SECRETS_FILE"
 STATE_FOLDER = ".tidemark"
 DEFAULT_STACK = "demo"
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM", "SSL_CERT_FILE", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM", "SSL_CERT_FILE", "VIRTUAL_ENV")
+_START_OR_SET = "start the stack (`tidemark up`) or set TIDEMARK"
 
 Size = Literal["full", "small"]
 Span = Literal["test", "validation"]
@@ -46,7 +47,9 @@ class KafkaSettings(_Group):
     sasl_mechanism: SaslMechanism | None = Field(None, description="SASL mechanism, with a SASL_* security protocol.")
     sasl_username: str | None = Field(None, description="SASL user.")
     sasl_password: SecretStr | None = Field(None, description="SASL password.")
-    ca_location: Path | None = Field(None, description="PEM file of the authority that signed the brokers' certificate.")
+    ca_location: Path | None = Field(
+        None, description="PEM file of the authority behind the brokers' certificate."
+    )
 
     def client_config(self) -> dict[str, Any]:
         """Return the librdkafka options that reach this cluster.
@@ -55,7 +58,7 @@ class KafkaSettings(_Group):
             InvalidValue: no address is known.
         """
         if self.bootstrap is None:
-            raise InvalidValue("kafka.bootstrap", "no address: start the stack (`tidemark up`) or set TIDEMARK_KAFKA__BOOTSTRAP")
+            raise InvalidValue("kafka.bootstrap", f"no address: {_START_OR_SET}_KAFKA__BOOTSTRAP")
         options: dict[str, Any] = {"bootstrap.servers": self.bootstrap, "security.protocol": self.security_protocol}
         if self.sasl_mechanism is not None:
             options["sasl.mechanism"] = self.sasl_mechanism
@@ -82,7 +85,7 @@ class RegistrySettings(_Group):
             InvalidValue: no address is known.
         """
         if self.url is None:
-            raise InvalidValue("registry.url", "no address: start the stack (`tidemark up`) or set TIDEMARK_REGISTRY__URL")
+            raise InvalidValue("registry.url", f"no address: {_START_OR_SET}_REGISTRY__URL")
         options: dict[str, Any] = {"url": self.url}
         if self.username is not None and self.password is not None:
             options["basic.auth.user.info"] = f"{self.username}:{self.password.get_secret_value()}"
@@ -92,7 +95,7 @@ class RegistrySettings(_Group):
 class S3Settings(_Group):
     """How to reach the object store."""
 
-    endpoint_url: str | None = Field(None, description="Address of an S3-compatible store; none with a bucket set means AWS.")
+    endpoint_url: str | None = Field(None, description="Address of your own S3-compatible store.")
     access_key: str | None = Field(None, description="Access key.")
     secret_key: SecretStr | None = Field(None, description="Secret key.")
     bucket: str = Field("tidemark", description="Bucket that holds the archive.")
@@ -106,7 +109,9 @@ class S3Settings(_Group):
 class WarehouseSettings(_Group):
     """How to reach the warehouse."""
 
-    dsn: SecretStr | None = Field(None, description="postgresql:// or redshift:// address with user, password and database.")
+    dsn: SecretStr | None = Field(
+        None, description="postgresql:// or redshift:// address, user and password included."
+    )
 
 
 class Neo4jSettings(_Group):
@@ -197,12 +202,13 @@ def load_settings(**given: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)]
+        found = error.errors(include_input=False)
+        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in found]
         raise SettingsError("; ".join(lines)) from None
 
 
 def default_state_dir() -> Path:
-    """Return `.tidemark` beside the nearest pyproject.toml at or above the working folder, else in the working folder."""
+    """Return `.tidemark` beside the nearest pyproject.toml from the working folder upwards, else in that folder."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "pyproject.toml").is_file():
@@ -254,7 +260,9 @@ class _SecretsFile(PydanticBaseSettingsSource):
         return cast("dict[str, Any]", content)
 
 
-def _boto(endpoint_url: str | None, access_key: str | None, secret_key: SecretStr | None, region: str) -> dict[str, Any]:
+def _boto(
+    endpoint_url: str | None, access_key: str | None, secret_key: SecretStr | None, region: str
+) -> dict[str, Any]:
     options: dict[str, Any] = {"region_name": region}
     if endpoint_url is not None:
         options["endpoint_url"] = endpoint_url

@@ -141,7 +141,7 @@ class RawArchive:
             raise StoreDisagrees(f"archive: {key} cannot be read as Parquet: {error}") from error
         if table.num_rows == 0 or table["offset"][0].as_py() != first:
             raise StoreDisagrees(f"archive: {key} does not begin at offset {first}")
-        headers = [[(h["name"], h["value"]) for h in row] if row else None for row in table["headers"].to_pylist()]
+        headers: list[Sequence[tuple[str, bytes | None]] | None] = [[(h["name"], h["value"]) for h in row] if row else None for row in table["headers"].to_pylist()]
         return RecordBatch(
             topic,
             table["partition"].to_numpy(),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, ServerConfig
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from schema_registry.catalog import SchemaCatalog
@@ -18,9 +19,9 @@ from schema_registry.errors import RegistryError
 COMPATIBILITY = "FULL_TRANSITIVE"
 """Every version can read every other: the log is kept for ever and is read by old and new code at once."""
 
-_T = TypeVar("_T")
 _NOT_FOUND = 404
 _CONFLICT = 409
+_T = TypeVar("_T")
 
 
 class Registry:
@@ -40,8 +41,8 @@ class Registry:
         Raises:
             RegistryError: the registry does not answer, lacks `COMPATIBILITY`, or holds another history of a contract.
         """
-        self._call(lambda: self._client.set_config(config=ServerConfig(compatibility=COMPATIBILITY)))
-        mode = self._call(lambda: self._client.get_config()).compatibility_level
+        self._call(lambda: self._client.set_compatibility(level=COMPATIBILITY))
+        mode = self._call(lambda: self._client.get_compatibility())
         if mode != COMPATIBILITY:
             raise RegistryError(f"{self._url}: expected compatibility {COMPATIBILITY}, found {mode}")
         with ThreadPoolExecutor(4) as pool:
@@ -73,7 +74,7 @@ class Registry:
             for version, old in enumerate(earlier, 1):
                 check(old, schema, f"{contract.subject} version {index + 1} against version {version}")
             text = Schema(json.dumps(schema), "AVRO")
-            self._call(lambda text=text: self._client.register_schema(contract.subject, text))
+            self._call(partial(self._client.register_schema, contract.subject, text))
         return self._agreed_ids(contract)
 
     def _agreed_ids(self, contract: Contract) -> tuple[int, ...]:
@@ -99,8 +100,8 @@ class Registry:
             raise RegistryError(f"{self._url}: {error.error_message}") from error
         except OSError as error:
             raise self._away(error) from error
-        found = [self._call(lambda number=number: self._client.get_version(subject, number)) for number in sorted(numbers)]
-        return [(version.schema_id, json.loads(version.schema.schema_str)) for version in found]
+        found = [self._call(partial(self._client.get_version, subject, number)) for number in sorted(numbers)]
+        return [(int(version.schema_id or 0), json.loads(version.schema.schema_str or "")) for version in found]
 
     def _call(self, call: Callable[[], _T]) -> _T:
         try:

@@ -21,7 +21,7 @@ def bare_settings(folder: Path, name: str = "tests") -> Settings:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """A stack of the session's own, on free ports. Nothing runs yet: `stack.up([...])`, or ask for a narrower fixture."""
+    """A stack on free ports of its own. Nothing runs yet: call `stack.up([...])` or ask for a narrower fixture."""
     # Not pytest's tmp_path: that keeps the last three runs, and this holds gigabytes.
     folder = Path(tempfile.mkdtemp(prefix="tidemark-tests-"))
     local = Stack.of(bare_settings(folder))

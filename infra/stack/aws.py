@@ -96,9 +96,7 @@ def _entries(state: StackState) -> list[dict[str, Any]]:
 def _client(state: StackState, service: str) -> Any:
     import boto3
 
-    session = boto3.session.Session(
-        aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION
-    )
+    session = boto3.session.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION)
     return session.client(service, endpoint_url=aws_url(state))  # type: ignore[call-overload]
 
 

@@ -1,4 +1,4 @@
-"""A throw-away certificate authority and a certificate for localhost, for the listener that stands in for a user's own."""
+"""A throw-away certificate authority and its certificate for localhost: for the listener that plays a user's own."""
 
 from __future__ import annotations
 

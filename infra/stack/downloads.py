@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 POMS = Path(__file__).parent / "jars"
 # Module of the Maven build that each part's jars come from.
 MODULES = {"kafka": "kafka", "registry": "registry", "neo4j": "neo4j", "s3": "s3proxy"}
-# Measured on a cold Maven repository, in MiB; for the progress line alone.
-EXPECTED_MIB = 400
 
 
 def jar_folder(part: str, prefix: Path) -> Path:
@@ -36,7 +32,7 @@ def missing(prefix: Path) -> list[str]:
     return [part for part in MODULES if not jar_folder(part, prefix).is_dir()]
 
 
-def download(prefix: Path, java_home: Path | None = None) -> list[str]:
+def download(prefix: Path) -> list[str]:
     """Fetch the jars that are missing, all in one Maven run; return the parts that were fetched.
 
     Maven keeps what it has downloaded in its own repository, so an interrupted run resumes.
@@ -48,17 +44,12 @@ def download(prefix: Path, java_home: Path | None = None) -> list[str]:
     parts = missing(prefix)
     if not parts:
         return []
+    # Absolute: Maven would read a relative folder from each pom's own.
+    prefix = prefix.absolute()
     root = prefix / "share" / "tidemark" / "jars"
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".staging-", dir=root) as staging:
-        stop = threading.Event()
-        watcher = threading.Thread(target=_show_progress, args=(Path(staging), stop), daemon=True)
-        watcher.start()
-        try:
-            _maven(parts, Path(staging), java_home)
-        finally:
-            stop.set()
-            watcher.join()
+        _maven(parts, Path(staging))
         for part in parts:
             target = jar_folder(part, prefix)
             if not target.is_dir():
@@ -66,38 +57,27 @@ def download(prefix: Path, java_home: Path | None = None) -> list[str]:
     return parts
 
 
-def _maven(parts: list[str], staging: Path, java_home: Path | None) -> None:
+def _maven(parts: list[str], staging: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise FileNotFoundError("Maven is not installed: run `apt-get install maven`")
     modules = ",".join(f":{MODULES[part]}" for part in parts)
     command = [maven, "-B", "-ntp", "-q", "-T", "4", "-f", str(POMS / "pom.xml"), "-pl", modules]
     command += [f"-Dtidemark.jars={staging}", "process-resources"]
-    environment = dict(os.environ)
-    if java_home is not None and "JAVA_HOME" not in environment and shutil.which("java") is None:
-        environment["JAVA_HOME"] = str(java_home)
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         sys.stderr.write("\n".join(done.stdout.splitlines()[-15:]) + "\n")
         raise subprocess.CalledProcessError(done.returncode, command)
-
-
-def _show_progress(staging: Path, stop: threading.Event) -> None:
-    began = time.monotonic()
-    while not stop.wait(5.0):
-        mib = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file()) / 2**20
-        print(f"servers: {mib:.0f} of about {EXPECTED_MIB} MiB, {time.monotonic() - began:.0f} s", flush=True)
 
 
 def main() -> int:
     """Download what is missing; print one line."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--prefix", type=Path, default=Path(sys.prefix), help="virtual environment to fill")
-    parser.add_argument("--java-home", type=Path, help="Java for Maven where the system has none")
     arguments = parser.parse_args()
     began = time.monotonic()
     try:
-        fetched = download(arguments.prefix, arguments.java_home)
+        fetched = download(arguments.prefix)
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
         print(f"servers: {error}", file=sys.stderr)
         return 1

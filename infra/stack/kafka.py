@@ -9,18 +9,17 @@ import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
-from typing import Any
 
 from infra.stack.certificates import make_certificates
 from infra.stack.errors import StackError
 from infra.stack.java import class_path, java
+from infra.stack.kafka_probe import check_coordinators_loaded, check_metadata_and_coordinators
 from infra.stack.part import Part
 from infra.stack.state import LOOPBACK, StackState, write_private
 
 SCRAM_USER = "tidemark"
 # Enough for 250,000 messages a second (tried); 256m also starts but collects more.
 HEAP = "512m"
-_PROBE_TIMEOUT_S = 5.0
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -111,20 +110,16 @@ def kafka_part(state: StackState, *, is_secure: bool = False) -> Part:
         ports = state.ports("kafka")
         data = folder / "data"
         listeners = f"PLAINTEXT://{LOOPBACK}:{ports['broker']},CONTROLLER://{LOOPBACK}:{ports['controller']}"
-        text = _PROPERTIES
+        secure = ""
         if is_secure:
             keystore = make_certificates(folder / "tls")
             listeners += f",SECURE://localhost:{ports['secure']}"
-            text += _SECURE_PROPERTIES.format(keystore=keystore)
-        filled = text.replace("{listeners}", listeners).replace("{data}", str(data))
-        write_private(properties, filled.replace("{controller}", str(ports["controller"])))
+            secure = _SECURE_PROPERTIES.format(keystore=keystore)
+        text = _PROPERTIES.format(listeners=listeners, data=data, controller=ports["controller"]) + secure
+        write_private(properties, text)
         write_private(folder / "log4j2.properties", _LOG4J)
         if not (data / "meta.properties").exists():
             _format(properties)
-
-    def on_ready() -> None:
-        if is_secure:
-            _create_scram_user(bootstrap(state), state.secret("kafka"))
 
     return Part(
         name="kafka",
@@ -133,8 +128,8 @@ def kafka_part(state: StackState, *, is_secure: bool = False) -> Part:
         folder=folder,
         prepare=prepare,
         ports=tuple(state.ports("kafka").values()),
-        probe=lambda: _probe(bootstrap(state)),
-        on_ready=on_ready,
+        probe=lambda: check_metadata_and_coordinators(LOOPBACK, state.port("kafka", "broker")),
+        on_ready=lambda: check_coordinators_loaded(LOOPBACK, state.port("kafka", "broker")),
         stop_timeout_s=30.0,
     )
 
@@ -149,40 +144,18 @@ def _format(properties: Path) -> None:
         raise StackError(f"Kafka's data folder could not be formatted: {(done.stderr or done.stdout).strip()[-300:]}")
 
 
-def _probe(address: str) -> None:
-    """Ask for metadata, then for both coordinators: they come up after the metadata does."""
-    from confluent_kafka import ConsumerGroupTopicPartitions, Producer
-    from confluent_kafka.admin import AdminClient
-
-    quiet: dict[str, Any] = {"bootstrap.servers": address, "logger": _silent(), "socket.timeout.ms": 4000}
-    admin = AdminClient(quiet)
-    admin.list_topics(timeout=_PROBE_TIMEOUT_S)
-    futures = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions("tidemark-probe")], request_timeout=_PROBE_TIMEOUT_S)
-    for future in futures.values():
-        future.result()
-    producer = Producer({**quiet, "transactional.id": "tidemark-probe", "retry.backoff.ms": 50})
-    producer.init_transactions(_PROBE_TIMEOUT_S)
-
-
-def _create_scram_user(address: str, password: str) -> None:
-    from confluent_kafka.admin import (
+def create_scram_user(state: StackState) -> None:
+    """Make the user of the secure listener, over the plain one; the second call sets the same password again."""
+    from confluent_kafka.admin import (  # type: ignore[attr-defined]
         AdminClient,
         ScramCredentialInfo,
         ScramMechanism,
         UserScramCredentialUpsertion,
     )
 
-    admin = AdminClient({"bootstrap.servers": address})
+    admin = AdminClient({"bootstrap.servers": bootstrap(state)})
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
-    futures = admin.alter_user_scram_credentials([UserScramCredentialUpsertion(SCRAM_USER, info, password.encode())])
+    user = UserScramCredentialUpsertion(SCRAM_USER, info, state.secret("kafka").encode())
+    futures = admin.alter_user_scram_credentials([user])
     for future in futures.values():
         future.result()
-
-
-def _silent() -> Any:
-    import logging
-
-    logger = logging.getLogger("infra.stack.kafka.client")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return logger

@@ -1,4 +1,4 @@
-"""Keeps one part running: prepares, starts, asks whether it is ready, starts it again when it ends, stops it when told."""
+"""Keeps one part running: prepares, starts, asks whether it is ready, starts it again, stops it when told."""
 
 from __future__ import annotations
 
@@ -111,9 +111,7 @@ class Keeper:
             _log.info("part_started", part=self.part.name, pid=running.pid)
         else:
             _log.info("part_adopted", part=self.part.name, pid=running.pid)
-        self._say(
-            state="starting", detail=None, pid=running.pid, created_at=running.created_at, started_at=time.time()
-        )
+        self._say(state="starting", detail=None, pid=running.pid, created_at=running.created_at, started_at=time.time())
         return running
 
     def _watch(self, running: process.RunningProcess) -> bool:

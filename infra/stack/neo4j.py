@@ -1,7 +1,7 @@
-"""Neo4j Community with its Browser. Each generation of the wallet graph is one data folder; `current` names the live one.
+"""Neo4j Community with its Browser. Each generation of the wallet graph is one data folder.
 
-    neo4j/generations/<n>/    data, transaction logs and the system database of one generation
-    neo4j/current             symbolic link to the live generation, resolved at each start
+neo4j/generations/<n>/    data, transaction logs and the system database of one generation
+neo4j/current             symbolic link to the live generation, resolved at each start
 """
 
 from __future__ import annotations

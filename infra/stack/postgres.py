@@ -50,7 +50,8 @@ def postgres_part(state: StackState) -> Part:
     """Describe Postgres."""
     folder = state.part_folder("postgres")
     data = folder / "data"
-    argv = [*_as_unprivileged(), str(_binaries() / "postgres"), "-D", str(data), "-p", str(state.port("postgres", "sql"))]
+    port = str(state.port("postgres", "sql"))
+    argv = [*_as_unprivileged(), str(_binaries() / "postgres"), "-D", str(data), "-p", port]
 
     def prepare() -> None:
         if not (data / "tidemark_ready").exists():

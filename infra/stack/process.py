@@ -161,7 +161,7 @@ def _holders(lock: Path) -> list[int]:
     for pid in psutil.pids():
         try:
             for link in Path(f"/proc/{pid}/fd").iterdir():
-                is_it = os.readlink(link) == str(lock)
+                is_it = link.readlink() == lock
                 if is_it and "FLOCK" in Path(f"/proc/{pid}/fdinfo/{link.name}").read_text():
                     found.append(pid)
         except OSError:

@@ -17,8 +17,17 @@ from typing import Self
 import psutil
 from pydantic import SecretStr
 
-from infra.settings import AwsSettings, KafkaSettings, Neo4jSettings, S3Settings, Settings, WarehouseSettings, load_settings
-from infra.settings import RegistrySettings, worker_environment
+from infra.settings import (
+    AwsSettings,
+    KafkaSettings,
+    Neo4jSettings,
+    RegistrySettings,
+    S3Settings,
+    Settings,
+    WarehouseSettings,
+    load_settings,
+    worker_environment,
+)
 from infra.stack import aws, catalogue, guides, kafka, neo4j, postgres, process, registry, s3
 from infra.stack.errors import PartDown, StackError
 from infra.stack.part import SERVERS
@@ -116,6 +125,8 @@ class Stack:
             box[0] = desired
         self._supervise()
         self.wait_ready(names, timeout_s=timeout_s, progress=progress)
+        if is_kafka_secure:
+            kafka.create_scram_user(self.state)
         return self.addresses()
 
     def down(self, *, timeout_s: float = STOP_TIMEOUT_S, progress: Progress | None = None) -> bool:

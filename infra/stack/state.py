@@ -194,7 +194,8 @@ class StackState:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise StackError(f"{self.folder / name} is damaged ({error}); run `tidemark down`, then `make clean`") from None
+            path = self.folder / name
+            raise StackError(f"{path} is damaged ({error}); run `tidemark down`, then `make clean`") from None
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy_redshift.dialect import RedshiftDialect
@@ -52,7 +52,9 @@ def statements(dialect: DialectName) -> Iterator[str]:
 
 def _compiler(dialect: str) -> Dialect:
     if dialect == "postgresql":
-        return postgresql.dialect()  # type: ignore[no-untyped-call]
+        postgres: Dialect = PGDialect()  # type: ignore[no-untyped-call]
+        return postgres
     if dialect == "redshift":
-        return RedshiftDialect()
+        redshift: Dialect = RedshiftDialect()
+        return redshift
     raise ValueError(f"expected the dialect redshift or postgresql, found {dialect!r}")

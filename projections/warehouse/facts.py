@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from projections.protocol import EventBatch
-from schema_registry.column_codec import DECIMAL, TIME
+from schema_registry.column_codec import TIME
 from schema_registry.contracts import TOPIC_BY_EVENT_TYPE
 
 CARD_FEATURES = tuple(f"card_features.v{i}" for i in range(1, 29))

@@ -62,7 +62,7 @@ ORDER BY s.model_version COLLATE "C"
 ON CONFLICT DO NOTHING
 """
 
-# A described wallet's history is folded again from all its descriptions, so one that arrives late takes its place by known_at.
+# A described wallet's history is folded again from all its descriptions: a late one takes its place by known_at.
 CLOSE_PLACEHOLDERS = """
 UPDATE dim_wallet d
 SET valid_to = f.first_known_at, is_current = false

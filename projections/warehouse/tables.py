@@ -1,6 +1,6 @@
 """The warehouse's tables, once, for two dialects: PostgreSQL here, Amazon Redshift on AWS.
 
-Facts are rows of single records and keep their place in the log; dimensions are folded from many records and are named by
+Facts are rows of single records and keep their place in the log; dimensions are folded from many records and named by
 natural keys, so that a rebuild gives the same rows. No surrogate keys: they would differ from one build to the next.
 """
 
@@ -43,14 +43,14 @@ _Id = sa.Text().with_variant(sa.VARCHAR(REDSHIFT_ID_BYTES), "redshift")
 _Text = sa.Text().with_variant(sa.VARCHAR(REDSHIFT_TEXT_BYTES), "redshift")
 _Amount = sa.Numeric(AMOUNT_DIGITS, AMOUNT_SCALE)
 _Time = sa.TIMESTAMP(timezone=True)
-_Double = sa.Double().with_variant(sa.DOUBLE_PRECISION(), "redshift")
-_Doubles = postgresql.ARRAY(sa.Double()).with_variant(SUPER(), "redshift")
+_Double: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.DOUBLE_PRECISION(), "redshift")
+_Doubles: sa.types.TypeEngine[Any] = postgresql.ARRAY(sa.Double()).with_variant(SUPER(), "redshift")
 _Bytes = sa.LargeBinary().with_variant(_Varbyte(), "redshift")
 
 
 def _column(name: str, kind: Any, *, null: bool = False, encode: str | None = None) -> sa.Column[Any]:
-    by_type = {_Id: "zstd", _Text: "zstd", _Amount: "az64", _Time: "az64", _Double: "raw", _Doubles: "zstd", _Bytes: "zstd"}
-    chosen = encode or by_type.get(kind, "az64")
+    by_type = {_Id: "zstd", _Text: "zstd", _Double: "raw", _Doubles: "zstd", _Bytes: "zstd"}
+    chosen = encode or by_type.get(kind, "az64")  # az64 packs numbers and times
     return sa.Column(name, kind, nullable=null, redshift_encode=chosen)
 
 
@@ -127,7 +127,7 @@ def _transaction_tables(m: sa.MetaData) -> None:
         distkey="source_wallet_id",
         sortkey=["occurred_at"],
     )
-    # Rows come in order of time, so a block range index of a few pages serves time windows; a tree would slow every load.
+    # Rows come in order of time, so a block range index of a few pages serves time windows; a tree slows each load.
     sa.Index("ix_fact_transaction_occurred_at", fact.c.occurred_at, postgresql_using="brin")
     _fact(
         m,
@@ -299,8 +299,8 @@ def _model_tables(m: sa.MetaData) -> None:
 
 
 def _dimensions(m: sa.MetaData) -> None:
-    # One row a wallet with description_number 0 (the placeholder, known by key alone), then one for each description in order
-    # of known_at; [valid_from, valid_to) do not overlap, so a join as of a time finds exactly one row.
+    # One row a wallet with description_number 0 (the placeholder, known by key alone), then one for each description in
+    # order of known_at; [valid_from, valid_to) do not overlap, so a join as of a time finds exactly one row.
     sa.Table(
         "dim_wallet",
         m,

@@ -1,6 +1,7 @@
 """What analysts query: two materialised views and the fraud feature view, in the SQL that both dialects share.
 
-Amounts of different assets are never added. Only settled transactions move value; failed and declined ones are counted apart.
+Amounts of different assets are never added. Only settled transactions move value; others
+are counted apart.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ wallet_truth AS (
 transaction_truth AS (
     SELECT * FROM (
         SELECT tx_id AS labelled_tx_id, label, known_at,
-               row_number() OVER (PARTITION BY tx_id ORDER BY known_at DESC, log_partition DESC, log_offset DESC) AS recency
+               row_number() OVER (
+                   PARTITION BY tx_id ORDER BY known_at DESC, log_partition DESC, log_offset DESC
+               ) AS recency
         FROM fact_transaction_label
     ) ranked WHERE recency = 1
 ),
@@ -83,9 +86,11 @@ LEFT JOIN latest_score s ON s.scored_tx_id = t.tx_id
 LEFT JOIN mv_wallet_behaviour sb ON sb.wallet_id = t.source_wallet_id AND sb.asset = t.asset
 LEFT JOIN mv_wallet_behaviour tb ON tb.wallet_id = t.target_wallet_id AND tb.asset = t.asset
 LEFT JOIN dim_wallet sw ON sw.wallet_id = t.source_wallet_id
-    AND (sw.valid_from IS NULL OR sw.valid_from <= t.occurred_at) AND (sw.valid_to IS NULL OR t.occurred_at < sw.valid_to)
+    AND (sw.valid_from IS NULL OR sw.valid_from <= t.occurred_at)
+    AND (sw.valid_to IS NULL OR t.occurred_at < sw.valid_to)
 LEFT JOIN dim_wallet tw ON tw.wallet_id = t.target_wallet_id
-    AND (tw.valid_from IS NULL OR tw.valid_from <= t.occurred_at) AND (tw.valid_to IS NULL OR t.occurred_at < tw.valid_to)
+    AND (tw.valid_from IS NULL OR tw.valid_from <= t.occurred_at)
+    AND (tw.valid_to IS NULL OR t.occurred_at < tw.valid_to)
 LEFT JOIN wallet_truth sl ON sl.labelled_wallet_id = t.source_wallet_id
     AND sl.known_at <= t.occurred_at AND (sl.known_to IS NULL OR t.occurred_at < sl.known_to)
 LEFT JOIN wallet_truth tl ON tl.labelled_wallet_id = t.target_wallet_id
@@ -93,8 +98,8 @@ LEFT JOIN wallet_truth tl ON tl.labelled_wallet_id = t.target_wallet_id
 LEFT JOIN transaction_truth x ON x.labelled_tx_id = t.tx_id
 LEFT JOIN voided v ON v.voided_tx_id = t.tx_id
 """
-"""Facts with the latest score, descriptions and labels as known at the transaction's time. The behaviour columns are those of the
-last refresh and so know the future: they are for looking into a case, never for training."""
+"""Facts with the latest score, descriptions and labels as known at the transaction's time. The behaviour columns are
+those of the last refresh and so know the future: they are for looking into a case, never for training."""
 
 MATERIALISED_VIEWS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "mv_hourly_volume": (HOURLY_VOLUME, ("occurred_hour", "network", "asset")),

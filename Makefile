@@ -1,0 +1,53 @@
+# Everything a user runs, and everything the automatic checks run. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+VENV := .venv
+TIDEMARK := $(VENV)/bin/tidemark
+
+# Options of `make demo`; an empty one is not passed on.
+DATA ?=
+LABELS ?=
+MAPPING ?=
+SIZE ?=
+SPAN ?=
+demo_options = $(if $(DATA),--data "$(DATA)") $(if $(LABELS),--labels "$(LABELS)") $(if $(MAPPING),--mapping "$(MAPPING)") \
+  $(if $(SIZE),--size "$(SIZE)") $(if $(SPAN),--span "$(SPAN)")
+# Options of pytest, for example `make test ARGS="tests/unit -x"`.
+ARGS ?=
+
+.PHONY: help setup demo test check bench up down clean distclean
+
+help: ## list these commands
+	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: ## install what is missing into .venv (nothing happens the second time)
+	@bash infra/setup.sh
+
+demo: setup ## run the main job and leave the system running: DATA= LABELS= MAPPING= SIZE=small|full SPAN=test|validation
+	@$(TIDEMARK) demo $(demo_options)
+
+test: setup ## run every test, on servers of its own: ARGS="..." goes to pytest
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+check: setup ## style, format, types and the direction of imports
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+bench: setup ## measure the figures of the README (up to 30 minutes)
+	@$(TIDEMARK) bench
+
+up: setup ## start the local servers
+	@$(TIDEMARK) up
+
+down: ## stop every server and worker; state stays
+	@bash infra/stack/stop.sh down
+
+clean: ## stop everything and remove all state; the installation stays
+	@bash infra/stack/stop.sh clean
+
+distclean: clean ## remove the installation too
+	@rm -rf $(VENV) tidemark.egg-info build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -not -path './.git/*' -exec rm -rf {} +

@@ -1,0 +1,316 @@
+"""The command handler as a worker: commands in, events in one total order out.
+
+`RecordTransaction` commands are the events' own records: their accepted bytes pass through unchanged, with the next seq in
+a header. Everything else is decided record by record by the aggregates.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from enum import Enum
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from domain import commands as command_module
+from domain import events as event_module
+from domain.commands import Command, ReleaseWallet
+from domain.errors import CommandRefused, InvalidValue
+from domain.events import DomainEvent, TransactionReleased
+from domain.handler import Decider, Outcome, TransactionFacts
+from domain.log import Headers, Position
+from domain.values import EPOCH
+from infra.seen_transactions import SeenTransactions, digest_of, key_of
+from projections.protocol import EventBatch, Rejection
+from projections.records import NO_SEQ, SEQ_HEADER, RecordBatch
+from projections.work import Append
+from schema_registry.catalog import SchemaCatalog
+from schema_registry.column_codec import ColumnCodec
+from schema_registry.contracts import CASE_EVENTS, COMMAND_RESULTS, COMMANDS, TRANSACTION_EVENTS, WALLET_EVENTS, contracts
+from schema_registry.errors import UndecodableRecord
+from schema_registry.record_codec import RecordCodec
+from schema_registry.transaction_rules import FIELDS, broken_rules
+
+POSITION_EVERY_S = 2.0  # how much of the log a restart reads again, against one question to the broker
+_TRANSACTION = "TransactionRecorded"
+_MARK = "@origin"
+_SEQ = struct.Struct(">q")
+_COMMANDS = {kind.__name__: kind for kind in (getattr(command_module, name) for name in contracts() if hasattr(command_module, name))}
+_EVENTS = {kind.__name__: kind for kind in get_args(DomainEvent) if isinstance(kind, type)} | {
+    name: getattr(event_module, name) for name in contracts() if hasattr(event_module, name) and name != _TRANSACTION
+}
+READS: Mapping[str, tuple[str, ...]] = {_TRANSACTION: FIELDS}
+
+
+@dataclass(slots=True)
+class _Output:
+    """What one Kafka transaction will append: transactions in columns, other events one by one, and the counts."""
+
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Headers]
+    events: list[tuple[str, bytes, bytes, int]]
+    outcomes: dict[str, int]
+    refusals: list[dict[str, Any]]
+    digests: dict[bytes, bytes]
+
+
+class CommandHandler:
+    """A transformer of the command topic. Call `restore` before the first `process`.
+
+    Args:
+        authorised: networks where a frozen source may not send.
+        log_end: the end of `transaction-events`; asked after a commit, when all that this handler appended stands there.
+    """
+
+    name = "command-handler"
+    topics = (COMMANDS,)
+    ordered_topic: str | None = None
+    reads: Mapping[str, tuple[str, ...]] = {}
+    is_raw = True
+
+    def __init__(self, catalog: SchemaCatalog, seen: SeenTransactions, authorised: frozenset[str], log_end: Callable[[], Position]) -> None:
+        self._log_end = log_end
+        self._marked_at = time.monotonic()
+        self._records = RecordCodec(catalog)
+        self._columns = ColumnCodec(catalog, READS, mark="origin")
+        self._transaction_ids = catalog.ids_of(_TRANSACTION)
+        self._seen = seen
+        self._view = _SeenView(seen)
+        self._decider = Decider(self._view, authorised)
+        self._next_seq = 0
+        self._position: dict[tuple[str, int], int] = {}
+        self._pending: dict[bytes, bytes] = {}
+
+    def next_seq(self) -> int:
+        """The seq that the next recorded transaction gets."""
+        return self._next_seq
+
+    def restore(self, read: Callable[[Sequence[str], Position], Iterator[RecordBatch]]) -> None:
+        """Bring the state back from the log: what the disk does not know of the transactions, and all aggregates.
+
+        Args:
+            read: committed records of topics from a position to the end.
+        """
+        self._next_seq, position = self._seen.state()
+        self._position = dict(position)
+        for batch in read([TRANSACTION_EVENTS], position):
+            table = self._columns.decode(batch.values).tables.get(_TRANSACTION)
+            seqs = batch.seqs()
+            self._position.update(batch.next_offsets())
+            self._next_seq = max(self._next_seq, int(seqs.max()) + 1)
+            if table is not None:
+                rows = table.indexes
+                keys, digests = _identities(table.table, [batch.values[i] or b"" for i in rows.tolist()])
+                known = zip(keys, digests, seqs[rows].tolist(), strict=True)
+                self._pending = {key: digest for key, digest, seq in known if seq != NO_SEQ}
+                self.committed()
+        for batch in read([WALLET_EVENTS, CASE_EVENTS], {}):
+            for value in batch.values:
+                event = self._event(value)
+                if event is not None:
+                    self._decider.evolve(event)
+
+    def process(self, events: EventBatch, batches: Sequence[RecordBatch]) -> tuple[list[Append], list[Rejection]]:
+        """Decide commands in order of arrival. See `projections.work.Transformer`."""
+        out = _Output([], [], [], [], dict.fromkeys(("recorded", "duplicates", "held", "decided"), 0), [], {})
+        rejections: list[Rejection] = []
+        first_seq = self._next_seq
+        for batch in batches:
+            for is_transactions, run in _runs(batch, self._transaction_ids):
+                if is_transactions:
+                    rejections += self._record(run, out)
+                else:
+                    rejections += self._decide(run, out)
+        result = {
+            "first_offset": int(batches[0].offsets[0]),
+            "next_offset": int(batches[-1].offsets[-1]) + 1,
+            "first_seq": first_seq,
+            "next_seq": self._next_seq,
+            **out.outcomes,
+            "quarantined": len(rejections),
+            "refusals": out.refusals,
+        }
+        appends = [Append(TRANSACTION_EVENTS, out.keys, out.values, out.headers)] if out.keys else []
+        for topic in dict.fromkeys(topic for topic, *_ in out.events):
+            rows = [row for row in out.events if row[0] == topic]
+            appends.append(Append(topic, [r[1] for r in rows], [r[2] for r in rows], [_header(r[3]) for r in rows]))
+        appends.append(Append(COMMAND_RESULTS, [None], [self._records.encode("CommandsHandled", result)], [()]))
+        self._pending = out.digests
+        return appends, rejections
+
+    def committed(self) -> None:
+        """The disk follows the log."""
+        if self._pending:
+            if time.monotonic() - self._marked_at > POSITION_EVERY_S:
+                self._position = dict(self._log_end())
+                self._marked_at = time.monotonic()
+            self._seen.add(self._pending, self._next_seq, self._position)
+            self._pending = {}
+
+    def _record(self, batch: RecordBatch, out: _Output) -> list[Rejection]:
+        decoded = self._columns.decode(batch.values)
+        rejections = [_rejection(batch, f.index, f.reason, f.message) for f in decoded.failures]
+        found = decoded.tables.get(_TRANSACTION)
+        if found is None or not len(found.indexes):
+            return rejections
+        table, indexes = found.table, found.indexes
+        broken = broken_rules(table, batch.timestamps_ms[indexes])
+        if broken:
+            ids = table["tx_id"]
+            for rule in broken:
+                offset = int(batch.offsets[indexes[rule.index]])
+                out.refusals.append(_refusal(offset, f"invalid_{rule.field}", rule.message, ids[rule.index].as_py()))
+            keep = np.ones(len(indexes), np.bool_)
+            keep[[rule.index for rule in broken]] = False
+            table, indexes = table.filter(pa.array(keep)), indexes[keep]
+        values = [batch.values[i] or b"" for i in indexes.tolist()]
+        keys, digests = _identities(table, values)
+        self._view.pending = out.digests
+        decisions = self._decider.decide_transactions(
+            keys, digests, lambda i: _facts(table, i, values[i], int(batch.timestamps_ms[indexes[i]]))
+        )
+        out.digests.update(decisions.new_digests)
+        sources = table["source_wallet_id"].to_pylist()
+        tx_ids = table["tx_id"].to_pylist()
+        outcomes = decisions.outcomes
+        seq = self._next_seq
+        seq_at: list[int] = []
+        for i, outcome in enumerate(outcomes):
+            if outcome is Outcome.RECORDED:
+                out.keys.append((sources[i] or tx_ids[i]).encode())
+                out.values.append(values[i])
+                out.headers.append(_header(seq))
+                seq += 1
+            elif outcome is Outcome.CONFLICT:
+                offset = int(batch.offsets[indexes[i]])
+                message = "this tx_id was recorded before with another payload; the first one stands"
+                out.refusals.append(_refusal(offset, "conflicting_duplicate", message, tx_ids[i]))
+            seq_at.append(seq)
+        out.outcomes["recorded"] += seq - self._next_seq
+        out.outcomes["duplicates"] += outcomes.count(Outcome.DUPLICATE)
+        out.outcomes["held"] += outcomes.count(Outcome.HELD)
+        self._next_seq = seq
+        for i, event in decisions.events:
+            self._append_event(event, seq_at[i] - 1, out)
+        return rejections
+
+    def _decide(self, batch: RecordBatch, out: _Output) -> list[Rejection]:
+        rejections: list[Rejection] = []
+        for index, value in enumerate(batch.values):
+            offset = int(batch.offsets[index])
+            try:
+                name, record = self._records.decode(value)
+            except UndecodableRecord as error:
+                rejections.append(_rejection(batch, index, error.reason, str(error)))
+                continue
+            kind = _COMMANDS.get(name)
+            if kind is None:
+                rejections.append(_rejection(batch, index, "not_a_command", f"expected a command, found {name}"))
+                continue
+            command: Command = kind(**record)
+            held = self._decider.held(command.wallet_id) if isinstance(command, ReleaseWallet) else ()
+            try:
+                decided = self._decider.decide(command)
+            except CommandRefused as error:
+                out.refusals.append(_refusal(offset, error.reason, str(error), _subject(record)))
+                continue
+            except InvalidValue as error:
+                out.refusals.append(_refusal(offset, f"invalid_{error.field}", str(error), _subject(record)))
+                continue
+            out.outcomes["decided"] += 1
+            by_tx = {tx.tx_id: tx for tx in held}
+            for event in decided:
+                self._append_event(event, self._next_seq - 1, out)
+                if isinstance(event, TransactionReleased):  # the held record enters the order now, at its release
+                    out.keys.append(event.wallet_id.encode())
+                    out.values.append(by_tx[event.tx_id].record)
+                    out.headers.append(_header(self._next_seq))
+                    self._next_seq += 1
+        return rejections
+
+    def _append_event(self, event: DomainEvent, seq: int, out: _Output) -> None:
+        name = type(event).__name__
+        key = getattr(event, "case_id", None) or getattr(event, "wallet_id", None) or getattr(event, "tx_id", "")
+        out.events.append((contracts()[name].topic, str(key).encode(), self._records.encode_event(event), seq))
+
+    def _event(self, value: bytes | None) -> DomainEvent | None:
+        """An event of our own log as a dataclass; none for what the aggregates do not know or foreign bytes."""
+        try:
+            name, record = self._records.decode(value)
+        except UndecodableRecord:
+            return None
+        kind = _EVENTS.get(name)
+        if kind is None:
+            return None
+        enums = {f.name: f.type for f in fields(kind)}
+        typed = {key: _enum(enums[key], given) for key, given in record.items()}
+        event: DomainEvent = kind(**typed)
+        return event
+
+
+class _SeenView:
+    """What is on disk, overlaid with what the open Kafka transaction has decided already."""
+
+    def __init__(self, seen: SeenTransactions) -> None:
+        self._seen = seen
+        self.pending: Mapping[bytes, bytes] = {}
+
+    def digests(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `domain.handler.SeenTransactions`."""
+        kept = self._seen.digests(keys)
+        if not self.pending:
+            return kept
+        return [found if found is not None else self.pending.get(key) for key, found in zip(keys, kept, strict=True)]
+
+
+def _enum(kind: Any, value: Any) -> Any:
+    found = getattr(event_module, kind, None) if isinstance(kind, str) else kind
+    return found(value) if isinstance(found, type) and issubclass(found, Enum) else value
+
+
+def _identities(table: pa.Table, values: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Keys and digests: a digest covers all that happened, which is everything before the record's origin."""
+    ids = [tx_id.encode() for tx_id in table["tx_id"].to_pylist()]
+    ends = table[_MARK].to_numpy()
+    # The schema id is left out: the same facts under a later schema version are the same transaction.
+    digests = [digest_of(value[5:end]) for value, end in zip(values, ends.tolist(), strict=True)]
+    return [key_of(tx_id) for tx_id in ids], digests
+
+
+def _facts(table: pa.Table, i: int, record: bytes, arrived_ms: int) -> TransactionFacts:
+    row = {name: table[name][i].as_py() for name in ("tx_id", "network", "source_wallet_id", "target_wallet_id")}
+    return TransactionFacts(**row, record=record, arrived_at=EPOCH + timedelta(milliseconds=arrived_ms))
+
+
+def _runs(batch: RecordBatch, transaction_ids: frozenset[int]) -> Iterator[tuple[bool, RecordBatch]]:
+    """The batch cut into runs of transactions and of other commands, in order."""
+    heads = [b"\x00" + schema_id.to_bytes(4, "big") for schema_id in transaction_ids]
+    flags = np.fromiter((value is not None and value[:5] in heads for value in batch.values), np.bool_, len(batch))
+    if flags.all():
+        yield True, batch
+        return
+    cuts = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(batch)]
+    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+        yield bool(flags[start]), batch.take(np.arange(start, end))
+
+
+def _rejection(batch: RecordBatch, index: int, reason: str, message: str) -> Rejection:
+    return Rejection(batch.topic, int(batch.partitions[index]), int(batch.offsets[index]), reason, message)
+
+
+def _refusal(offset: int, reason: str, message: str, subject: str) -> dict[str, Any]:
+    return {"offset": offset, "reason": reason, "message": message[:400], "subject_id": subject[:200]}
+
+
+def _subject(record: Mapping[str, Any]) -> str:
+    return str(record.get("case_id") or record.get("wallet_id") or record.get("tx_id") or "")
+
+
+def _header(seq: int) -> Headers:
+    return ((SEQ_HEADER, _SEQ.pack(seq)),)

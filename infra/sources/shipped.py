@@ -1,0 +1,81 @@
+"""The mappings that come with Tidemark: found by name, by a file's header, and the draft for a header that none fits."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from infra.sources.errors import MappingError, UnreadableSource
+from infra.sources.mapping import AnyMapping, LabelMapping, TransactionMapping, parse_mapping, read_mapping
+from infra.sources.readers import open_rows, parse_json_row
+from infra.sources.reading import Source
+
+
+@cache
+def shipped_mappings() -> dict[str, AnyMapping]:
+    """Every shipped mapping by name."""
+    folder = files("infra.sources").joinpath("mappings")
+    texts = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    found = [parse_mapping(texts[name], name) for name in sorted(texts)]
+    return {mapping.name: mapping for mapping in found}
+
+
+def transaction_mapping(name_or_path: str | Path) -> TransactionMapping:
+    """A mapping of transactions, shipped or from a YAML file.
+
+    Raises:
+        UnreadableSource: neither a shipped name nor a readable file.
+        MappingError: it has mistakes, or it describes labels.
+    """
+    found = _find(name_or_path)
+    if not isinstance(found, TransactionMapping):
+        raise MappingError(found.title, {"describes": "expected transactions, found labels"})
+    return found
+
+
+def label_mapping(name_or_path: str | Path) -> LabelMapping:
+    """A mapping of labels, shipped or from a YAML file.
+
+    Raises:
+        UnreadableSource: neither a shipped name nor a readable file.
+        MappingError: it has mistakes, or it describes transactions.
+    """
+    found = _find(name_or_path)
+    if not isinstance(found, LabelMapping):
+        raise MappingError(found.title, {"describes": "expected labels, found transactions"})
+    return found
+
+
+def detect(header: tuple[str, ...]) -> AnyMapping | None:
+    """The shipped mapping whose columns are all in the header; of several the one that names most, none where none fits."""
+    names = set(header)
+    fitting = [mapping for mapping in shipped_mappings().values() if names.issuperset(mapping.columns())]
+    return max(fitting, key=lambda mapping: len(mapping.columns()), default=None)
+
+
+def header_of(source: Source) -> tuple[str, ...]:
+    """A file's column names: of JSON lines, those of the first row that is one.
+
+    Raises:
+        UnreadableSource: nothing can be read.
+    """
+    reader = open_rows(source, lambda header: ())
+    if reader.header:
+        return reader.header
+    for raw in reader.runs(100):
+        for row in range(raw.count):
+            try:
+                return tuple(parse_json_row(raw.raw(row)))
+            except ValueError:
+                continue
+    raise UnreadableSource(f"{source}: expected a header or JSON objects, found neither")
+
+
+def _find(name_or_path: str | Path) -> AnyMapping:
+    shipped = shipped_mappings()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    if not Path(name_or_path).exists():
+        raise UnreadableSource(f"{name_or_path}: neither a file nor one of the shipped mappings {sorted(shipped)}")
+    return read_mapping(name_or_path)

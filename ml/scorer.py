@@ -1,0 +1,204 @@
+"""The scorer: every transaction, in order of seq, gets features and embeddings of both wallets as of it, and a score.
+
+Its state is a pure function of the log. It asks the endpoint through a port, and appends `TransactionScored` and, when a wallet's
+count of transactions doubles, `WalletEmbedded`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from domain.log import Headers, Position
+from graph.features import FEATURE_SET_VERSION, FeatureState, Snapshot, TransactionColumns
+from graph.features_names import PAYMENT_FIELDS
+from ml.encoder import Encoder, embed_in_batches
+from ml.head import EMBEDDING_DIM, scoring_rows
+from projections.merge import SeqMerge
+from projections.protocol import EventBatch, Rejection
+from projections.records import NO_SEQ, RecordBatch, seq_header
+from projections.work import Append
+from schema_registry.catalog import SchemaCatalog
+from schema_registry.column_codec import ColumnCodec
+from schema_registry.contracts import EMBEDDING_EVENTS, SCORE_EVENTS, TRANSACTION_EVENTS
+from schema_registry.record_codec import RecordCodec
+
+FEATURE_SET = f"tidemark-{FEATURE_SET_VERSION}"
+READS = (
+    "tx_id", "network", "kind", "status", "source_wallet_id", "target_wallet_id", "amount", "asset", "occurred_at",
+    *(f"payment.{field}" for field in PAYMENT_FIELDS), *(f"card_features.v{i}" for i in range(1, 29)),
+)  # fmt: skip
+"""The fields of a transaction that features use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the endpoint answers for rows [m]: the score and the score without embeddings, both float64 [m]."""
+
+    score: NDArray[np.float64]
+    features_only: NDArray[np.float64]
+
+
+class Endpoint(Protocol):
+    """Scores rows of `ml.head.ROW_NAMES`."""
+
+    def score(self, rows: NDArray[np.float32]) -> Scores:
+        """Score rows [m, ROW_WIDTH].
+
+        Raises:
+            StoreUnavailable: the endpoint does not answer.
+        """
+
+
+class Scorer:
+    """A transformer of `transaction-events` in order of seq. Call `restore` before the first `process`.
+
+    Args:
+        endpoint: the deployed head.
+        encoder: the network of the same package.
+        model_version: the package's version, written into every event.
+        from_seq: the first transaction to score; earlier ones only enter the features.
+    """
+
+    name = "scorer"
+    topics = (TRANSACTION_EVENTS,)
+    ordered_topic: str | None = TRANSACTION_EVENTS
+    reads: Mapping[str, tuple[str, ...]] = {"TransactionRecorded": READS}
+    is_raw = False
+
+    def __init__(self, catalog: SchemaCatalog, endpoint: Endpoint, encoder: Encoder, model_version: str, from_seq: int) -> None:
+        self._catalog = catalog
+        self._codec = RecordCodec(catalog)
+        self._endpoint, self._encoder, self._model_version = endpoint, encoder, model_version
+        self._from_seq = from_seq
+        self._next_seq = from_seq
+        self.state = FeatureState()
+
+    def next_seq(self) -> int:
+        """The first seq that is not scored yet."""
+        return self._next_seq
+
+    def restore(self, read: Callable[[Sequence[str], Position], Iterator[RecordBatch]], committed: Position) -> Position:
+        """Bring features back from the log, up to what is scored already.
+
+        Args:
+            read: committed records of topics from a position to the end.
+            committed: the stored position, empty before the first score.
+
+        Returns:
+            The position to go on from.
+        """
+        codec = ColumnCodec(self._catalog, self.reads)
+        merge = SeqMerge(0)
+        start: dict[tuple[str, int], int] = dict(committed)
+        reached = self._from_seq
+        for batch in read(self.topics, {}):
+            seqs = batch.seqs()
+            if committed:
+                ends = np.array([committed.get((batch.topic, p), 0) for p in batch.partitions.tolist()])
+                is_past = batch.offsets < ends
+                if (is_past & (seqs != NO_SEQ)).any():
+                    reached = max(reached, int(seqs[is_past].max()) + 1)
+            else:
+                is_past = (seqs < self._from_seq) & (seqs != NO_SEQ)
+                for partition in np.unique(batch.partitions).tolist():
+                    mine = batch.partitions == partition
+                    done = batch.offsets[mine & is_past]
+                    first = int(done.max()) + 1 if len(done) else int(batch.offsets[mine].min())
+                    start[(batch.topic, partition)] = max(start.get((batch.topic, partition), 0), first) if len(done) else start.get(
+                        (batch.topic, partition), first
+                    )
+            for ready in merge.push(batch.take(np.flatnonzero(is_past)))[0]:
+                found = codec.decode(ready.values).tables.get("TransactionRecorded")
+                if found is not None:
+                    self.state.observe(TransactionColumns.from_arrow(found.table), emit="none", neighbourhoods=False)
+        self._next_seq = reached
+        return start
+
+    def process(self, events: EventBatch, batches: Sequence[RecordBatch]) -> tuple[list[Append], list[Rejection]]:
+        """Score transactions in the order given. See `projections.work.Transformer`."""
+        table = events.tables.get("TransactionRecorded")
+        if table is None or not table.num_rows:
+            return [], []
+        table = table.sort_by("_seq")
+        snapshot = self.state.observe(TransactionColumns.from_arrow(table))
+        assert snapshot.neighbourhoods is not None
+        own = embed_in_batches(self._encoder, snapshot.neighbourhoods)
+        own[snapshot.wallet < 0] = np.nan  # no wallet, no neighbourhood
+        partner = snapshot.partner()
+        theirs = np.where(partner[:, None] >= 0, own[partner], np.float32(np.nan))
+        scores = self._endpoint.score(scoring_rows(snapshot.features, own, theirs))
+        seqs = table["_seq"].to_numpy()
+        self._next_seq = int(seqs[-1]) + 1
+        return [self._scored(table, seqs, snapshot, scores), self._embedded(seqs, snapshot, own)], []
+
+    def committed(self) -> None:
+        """Nothing to do: the state is in memory and comes back from the log."""
+
+    def _scored(self, table: pa.Table, seqs: NDArray[np.int64], snapshot: Snapshot, scores: Scores) -> Append:
+        rows: list[dict[str, Any]] = table.select(["tx_id", "network", "source_wallet_id", "target_wallet_id"]).to_pylist()
+        for row, seq in zip(rows, seqs.tolist(), strict=True):
+            row.update(
+                tx_seq=seq, score=0.0, features_only_score=0.0, source_score=None, target_score=None, source_k=None, target_k=None,
+                source_features_only_score=None, target_features_only_score=None, source_embedding_seq=None, target_embedding_seq=None,
+                feature_set=FEATURE_SET, model_version=self._model_version, features=b"",
+            )  # fmt: skip
+        columns = zip(
+            snapshot.transaction.tolist(), snapshot.side.tolist(), snapshot.wallet.tolist(), snapshot.k.tolist(),
+            scores.score.tolist(), scores.features_only.tolist(), snapshot.features, strict=True,
+        )  # fmt: skip
+        for place, side, wallet, k, score, features_only, features in columns:
+            row = rows[place]
+            # Where labels are per wallet, a transaction is as suspicious as the more suspicious of its wallets.
+            row["score"] = max(row["score"], score)
+            row["features_only_score"] = max(row["features_only_score"], features_only)
+            row["features"] += features.tobytes()
+            if wallet >= 0:
+                name = "target" if side else "source"
+                row[f"{name}_score"], row[f"{name}_features_only_score"] = score, features_only
+                row[f"{name}_k"], row[f"{name}_embedding_seq"] = k, row["tx_seq"]
+        keys = [(row["source_wallet_id"] or row["target_wallet_id"] or row["tx_id"]).encode() for row in rows]
+        values = [self._codec.encode("TransactionScored", row) for row in rows]
+        headers: list[Headers] = [(seq_header(seq),) for seq in seqs.tolist()]
+        return Append(SCORE_EVENTS, keys, values, headers)
+
+    def _embedded(self, seqs: NDArray[np.int64], snapshot: Snapshot, own: NDArray[np.float32]) -> Append:
+        """Embeddings at a wallet's 1st, 2nd, 4th, 8th … transaction: what the log holds grows with the logarithm of activity."""
+        partner = snapshot.partner()
+        is_repeated = (snapshot.side == 1) & (partner >= 0) & (snapshot.wallet[partner] == snapshot.wallet)  # a self-transfer
+        is_due = (snapshot.wallet >= 0) & ((snapshot.k & (snapshot.k - 1)) == 0) & ~is_repeated
+        places = np.flatnonzero(is_due)
+        ids = [self.state.wallet_ids[wallet] for wallet in snapshot.wallet[places].tolist()]
+        as_of = seqs[snapshot.transaction[places]].tolist()
+        values = [
+            embedded_value(self._codec, wallet_id, own[place], self._model_version, seq)
+            for wallet_id, place, seq in zip(ids, places.tolist(), as_of, strict=True)
+        ]
+        headers: list[Headers] = [(seq_header(seq),) for seq in as_of]
+        return Append(EMBEDDING_EVENTS, [wallet_id.encode() for wallet_id in ids], values, headers)
+
+
+def embedded_value(codec: RecordCodec, wallet_id: str, vector: NDArray[np.float32], model_version: str, as_of_seq: int) -> bytes:
+    """A `WalletEmbedded` as bytes; `vector` is float32 [EMBEDDING_DIM]."""
+    value = {
+        "wallet_id": wallet_id, "vector": vector.astype("<f4").tobytes(), "dimensions": EMBEDDING_DIM,
+        "model_version": model_version, "as_of_seq": as_of_seq,
+    }  # fmt: skip
+    return codec.encode("WalletEmbedded", value)
+
+
+def fresh_share(table: pa.Table) -> float | None:
+    """The share of a wallet's scores, over both sides, whose embedding was computed as of the very transaction scored."""
+    total = fresh = 0
+    for side in ("source", "target"):
+        has_wallet = pc.is_valid(table[f"{side}_wallet_id"])
+        total += pc.sum(has_wallet).as_py() or 0
+        is_fresh = pc.fill_null(pc.equal(table[f"{side}_embedding_seq"], table["tx_seq"]), False)
+        fresh += pc.sum(pc.and_(has_wallet, is_fresh)).as_py() or 0
+    return fresh / total if total else None

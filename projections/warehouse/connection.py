@@ -1,0 +1,72 @@
+"""Connections to the warehouse over ADBC, and the one place where the driver's errors become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
+import psycopg
+from adbc_driver_manager.dbapi import Connection, Cursor
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from projections.errors import ProjectionError, StoreUnavailable
+
+Connect = Callable[[], Connection]
+
+CONNECT_TIMEOUT_S = 10  # a server that does not answer is named at once, not after the kernel's two minutes
+KEEPALIVE_IDLE_S = 30  # a server that vanished in the middle of a load is noticed within about a minute
+# SQLSTATE classes that time may cure: connection, transaction rolled back, locks, resources, operator, system.
+_TRANSIENT = frozenset({"08", "40", "53", "55", "57", "58"})
+
+
+def connector(dsn: str) -> Connect:
+    """What opens connections to a libpq URI or conninfo string; nothing is opened yet.
+
+    Raises:
+        ProjectionError: the text is neither.
+    """
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.Error as error:
+        raise ProjectionError("expected a libpq URI or conninfo for the warehouse, found something else") from error
+    defaults: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "keepalives_idle": KEEPALIVE_IDLE_S,
+        "application_name": "tidemark-warehouse",
+    }
+    conninfo = make_conninfo("", **{**defaults, **given})
+    return lambda: adbc.connect(conninfo)
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Run a step; the driver's errors come out as ours with their cause.
+
+    Raises:
+        StoreUnavailable: the server does not answer, ended the session or asks to try again.
+        ProjectionError: it answered, and refused for a reason that trying again does not cure.
+    """
+    try:
+        yield
+    except adbc_driver_manager.Error as error:
+        sentence = f"{what}: {str(error).strip()[:500]}"
+        if _is_transient(error):
+            raise StoreUnavailable(f"the warehouse did not answer while {sentence}") from error
+        raise ProjectionError(f"the warehouse refused while {sentence}") from error
+
+
+def run(cursor: Cursor, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Execute one statement with bound values; its rows, none for statements that give no result."""
+    cursor.execute(statement, tuple(parameters) or None)
+    return cursor.fetchall() if cursor.description else []
+
+
+def _is_transient(error: adbc_driver_manager.Error) -> bool:
+    state = (error.sqlstate or "").strip("\0")
+    if state:
+        return state[:2] in _TRANSIENT
+    # Without a SQLSTATE the server had no say: libpq lost the connection, or the driver refused the call itself.
+    return isinstance(error, (adbc_driver_manager.OperationalError, adbc_driver_manager.InternalError))
