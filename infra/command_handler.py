@@ -69,7 +69,7 @@ class CommandHandler:
     """
 
     name = "command-handler"
-    topics = (COMMANDS,)
+    topics: tuple[str, ...] = (COMMANDS,)
     ordered_topic: str | None = None
     reads: Mapping[str, tuple[str, ...]] = {}
     is_raw = True

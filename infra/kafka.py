@@ -95,6 +95,10 @@ class TopicAdmin:
                         raise LogError(f"topic {topic} cannot be created: {error}") from error
         return missing
 
+    def log_id(self) -> str:
+        """Names this cluster: state kept for one log must never be taken for another's."""
+        return str(self._admin.list_topics(timeout=OPERATION_TIMEOUT_S).cluster_id)
+
     def missing(self, topics: Iterable[str]) -> list[str]:
         """Which of the topics do not exist."""
         existing = self._topics()
@@ -455,7 +459,7 @@ def _batch(topic: str | None, messages: Sequence[Message]) -> RecordBatch:
         np.fromiter((m.timestamp()[1] for m in messages), np.int64, n),
         [m.key() for m in messages],
         [m.value() for m in messages],
-        cast(list[Any], [m.headers() for m in messages]),
+        [m.headers() for m in messages],  # type: ignore[misc]
     )
 
 

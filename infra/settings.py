@@ -47,9 +47,7 @@ class KafkaSettings(_Group):
     sasl_mechanism: SaslMechanism | None = Field(None, description="SASL mechanism, with a SASL_* security protocol.")
     sasl_username: str | None = Field(None, description="SASL user.")
     sasl_password: SecretStr | None = Field(None, description="SASL password.")
-    ca_location: Path | None = Field(
-        None, description="PEM file of the authority behind the brokers' certificate."
-    )
+    ca_location: Path | None = Field(None, description="PEM file of the authority behind the brokers' certificate.")
 
     def client_config(self) -> dict[str, Any]:
         """Return the librdkafka options that reach this cluster.
@@ -109,9 +107,7 @@ class S3Settings(_Group):
 class WarehouseSettings(_Group):
     """How to reach the warehouse."""
 
-    dsn: SecretStr | None = Field(
-        None, description="postgresql:// or redshift:// address, user and password included."
-    )
+    dsn: SecretStr | None = Field(None, description="postgresql:// or redshift:// address, user and password included.")
 
 
 class Neo4jSettings(_Group):

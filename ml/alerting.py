@@ -41,7 +41,7 @@ class Alerting:
     """
 
     name = "alerts"
-    topics = (SCORE_EVENTS,)
+    topics: tuple[str, ...] = (SCORE_EVENTS,)
     ordered_topic: str | None = SCORE_EVENTS
     reads: Mapping[str, tuple[str, ...]] = {"TransactionScored": READS}
     is_raw = False

@@ -67,7 +67,7 @@ class Scorer:
     """
 
     name = "scorer"
-    topics = (TRANSACTION_EVENTS,)
+    topics: tuple[str, ...] = (TRANSACTION_EVENTS,)
     ordered_topic: str | None = TRANSACTION_EVENTS
     reads: Mapping[str, tuple[str, ...]] = {"TransactionRecorded": READS}
     is_raw = False

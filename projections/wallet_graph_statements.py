@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, LiteralString, cast
+from typing import Final, LiteralString
 
 UNIT: Final = (
     10**18
@@ -28,7 +28,7 @@ class Statement:
 def _statement(columns: str, cypher: str) -> Statement:
     names = tuple(columns.split())
     text = re.sub(r"\brow\.(\w+)", lambda found: f"row[{names.index(found[1])}]", "UNWIND $rows AS row\n" + cypher)
-    return Statement(names, cast(LiteralString, text))
+    return Statement(names, text)
 
 
 def _time(name: str) -> str:
@@ -101,6 +101,10 @@ ADD_FLOWS = _statement(
     + "SET f.transactions = coalesce(f.transactions, 0) + row.transactions,\n"
     + "  f.sum_parts = parts, f.sum_whole = whole, f.sum_high = high,\n"
     + f"  f.amount_float = high * {float(UNIT)!r} + whole + parts / {float(UNIT)!r},\n"
+    # What stands at an arrow: rounded, for eyes only.
+    + "  f.caption = CASE WHEN high > 0 OR whole > 0 OR parts >= 10000000000000000\n"
+    + f"    THEN toString(round(high * {float(UNIT)!r} + whole + parts / {float(UNIT)!r}, 2)) ELSE '<0.01' END\n"
+    + "    + ' ' + left(row.asset, 12),\n"
     + "  f.first_at = CASE WHEN f.first_at <= first_at THEN f.first_at ELSE first_at END,\n"
     + "  f.last_at = CASE WHEN f.last_at >= last_at THEN f.last_at ELSE last_at END",
 )
@@ -205,8 +209,7 @@ READ_BACK: Final[dict[str, tuple[LiteralString, ...]]] = {
         " [name IN labels(w) WHERE name <> 'Wallet'] AS marks",
     ),
     "sent": (
-        cast(
-            LiteralString,
+        (
             "MATCH (a)-[r:SENT]->(b) RETURN r.tx_id AS tx_id, r.seq AS seq, a.wallet_id AS source_wallet_id,"
             " b.wallet_id AS target_wallet_id, r.amount AS amount, r.amount_float AS amount_float, r.asset AS asset,"
             f" r.status AS status, r.kind AS kind, {_micros('r.occurred_at')} AS occurred_at,"
@@ -214,20 +217,18 @@ READ_BACK: Final[dict[str, tuple[LiteralString, ...]]] = {
         ),
     ),
     "score": (
-        cast(LiteralString, "MATCH ()-[r:SENT]->() WHERE r.score IS NOT NULL RETURN r." + _SCORE_FIELDS.format("r")),
-        cast(LiteralString, "MATCH (s:UnplacedScore) RETURN s." + _SCORE_FIELDS.format("s")),
+        ("MATCH ()-[r:SENT]->() WHERE r.score IS NOT NULL RETURN r." + _SCORE_FIELDS.format("r")),
+        ("MATCH (s:UnplacedScore) RETURN s." + _SCORE_FIELDS.format("s")),
     ),
     "flow": (
-        cast(
-            LiteralString,
+        (
             "MATCH (a)-[f:FLOW]->(b) RETURN a.wallet_id AS source_wallet_id, b.wallet_id AS target_wallet_id,"
             " f.asset AS asset, f.transactions AS transactions, f.sum_high AS high, f.sum_whole AS whole,"
             f" f.sum_parts AS parts, {_micros('f.first_at')} AS first_at, {_micros('f.last_at')} AS last_at",
         ),
     ),
     "alert": (
-        cast(
-            LiteralString,
+        (
             "MATCH (a:Alert) OPTIONAL MATCH (a)-[:ALERTS_ON]->(w) RETURN a.case_id AS case_id,"
             " w.wallet_id AS wallet_id, a.reason AS reason, a.score AS score, a.threshold AS threshold,"
             " a.tx_id AS tx_id, a.tx_seq AS tx_seq, a.explanation AS explanation, a.model_version AS model_version,"
@@ -236,8 +237,7 @@ READ_BACK: Final[dict[str, tuple[LiteralString, ...]]] = {
         ),
     ),
     "joined": (
-        cast(
-            LiteralString,
+        (
             "MATCH (a:Alert)-[r:JOINED]->(w) RETURN a.case_id AS case_id, w.wallet_id AS wallet_id,"
             f" r.tx_id AS tx_id, r.tx_seq AS tx_seq, r.score AS score, {_micros('r.known_at')} AS known_at,"
             " r.topic AS _topic, r.partition AS _partition, r.offset AS _offset",

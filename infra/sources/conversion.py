@@ -9,8 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.sources.errors import MappingError
-from infra.sources.mapping import FILE_FIELD, ROW_FIELD, IdField, MoneyField, PaymentFields, TextField, TransactionMapping
-from infra.sources.mapping import AmountField
+from infra.sources.mapping import (
+    FILE_FIELD,
+    ROW_FIELD,
+    AmountField,
+    IdField,
+    MoneyField,
+    PaymentFields,
+    TextField,
+    TransactionMapping,
+)
 from infra.sources.numbers import NumberFault, decimal_array, floats, scaled_integers
 from infra.sources.pseudonyms import Pseudonyms
 from infra.sources.raw_rows import Problems, RawRows
@@ -60,14 +68,14 @@ class TextColumns:
             found = self._pseudonyms.column(field.pseudonym, found)
         return found
 
-    def identifier(self, field: IdField | None, network: str, name: str) -> pa.Array:
-        """An id with its network before it; all null without a field."""
+    def identifier(self, field: IdField | None, network: pa.Array | str | None, name: str) -> pa.Array:
+        """An id with its network [n] before it unless it is full; all null without a field."""
         if field is None:
             return pa.nulls(self.raw.count, pa.string())
         found = self.text(field, name)
         if field.is_full:
             return found
-        return pc.binary_join_element_wise(f"{network}:", found, "", null_handling="emit_null")
+        return pc.binary_join_element_wise(network, found, ":", null_handling="emit_null")
 
     def _part(self, part: str, is_column: bool) -> pa.Array | pa.Scalar:
         if not is_column:
@@ -127,13 +135,16 @@ class TransactionConverter:
         """
         mapping, n = self.mapping, raw.count
         texts = TextColumns(raw, mapping.null_texts, self._file, self._pseudonyms)
+        network = texts.text(
+            mapping.network if isinstance(mapping.network, TextField) else TextField(constant=mapping.network), "network"
+        )
         columns: dict[str, pa.Array] = {
-            "tx_id": texts.identifier(mapping.transaction_id, mapping.network, "tx_id"),
-            "network": pa.repeat(mapping.network, n),
+            "tx_id": texts.identifier(mapping.transaction_id, network, "tx_id"),
+            "network": network,
             "kind": texts.text(mapping.kind, "kind"),
             "status": texts.text(mapping.status, "status"),
-            "source_wallet_id": texts.identifier(mapping.source_wallet, mapping.network, "source_wallet_id"),
-            "target_wallet_id": texts.identifier(mapping.target_wallet, mapping.network, "target_wallet_id"),
+            "source_wallet_id": texts.identifier(mapping.source_wallet, network, "source_wallet_id"),
+            "target_wallet_id": texts.identifier(mapping.target_wallet, network, "target_wallet_id"),
             "amount": self._amount(texts, mapping.amount, "amount"),
             "asset": texts.text(mapping.asset, "asset"),
             "occurred_at": self._time(texts),

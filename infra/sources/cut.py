@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +31,8 @@ _Ints = npt.NDArray[np.int64]
 class Cut:
     """Where a source is cut. Rows count from 0 in file order; row `row` is the first one after the cut.
 
-    `is_sorted` says whether the file is in order of time; where not, `row` counts the accepted rows in order of time (read
-    with `in_time_order`). `training` and `test` map wallet ids, or tx_ids where `labels_are_of` is "transactions", to
+    `is_sorted` says whether the file is in order of time; where not, rows count the accepted ones in order of time, as
+    `read_in_time_order` does. `training` and `test` map wallet ids, or tx_ids where `labels_are_of` is "transactions", to
     labels in order of first appearance; `validation` is the later part of `training`, from `validation_row` on.
     Labelled wallets without a transaction are in none of them.
     """
@@ -48,7 +49,12 @@ class Cut:
 
 
 def cut_of(
-    source: Source, mapping: TransactionMapping, wallet_labels: Mapping[str, str] | None = None, *, key: bytes | None = None
+    source: Source,
+    mapping: TransactionMapping,
+    wallet_labels: Mapping[str, str] | None = None,
+    *,
+    by: Literal["wallets", "rows"] = "wallets",
+    key: bytes | None = None,
 ) -> Cut:
     """Where to cut a source; reads it once, in columns.
 
@@ -56,6 +62,8 @@ def cut_of(
         source: a path; a stream cannot be read twice, so it has no cut.
         mapping: what becomes of which column.
         wallet_labels: wallet id → label, as `LabelFile.by_wallet` gives them.
+        by: "wallets" cuts where the first wallet of the last 20 % of the labelled ones appears; "rows" at 80 % of the rows,
+            and wallets that appear later are judged. Without labels of wallets always the rows.
         key: 16 to 64 secret bytes, where the mapping makes pseudonyms.
 
     Raises:
@@ -99,7 +107,7 @@ def cut_of(
             found = np.concatenate([pair[side] for pair in wallets])
             seen = found >= 0
             np.minimum.at(first_row[side], found[seen], place[seen])
-        return _by_wallets(names, wallet_labels, first_row, micros, place, total, is_sorted)
+        return _by_wallets(names, wallet_labels, first_row, micros, place, total, is_sorted, by)
     return _by_rows(micros, order, place, total, is_sorted, tx_ids, labels)
 
 
@@ -108,18 +116,23 @@ def _places(column: pa.ChunkedArray, value_set: pa.Array) -> _Ints:
 
 
 def _by_wallets(
-    names: list[str], labels: Mapping[str, str], first_row: _Ints, micros: _Ints, place: _Ints, total: int, is_sorted: bool
-) -> Cut:
+    names: list[str], labels: Mapping[str, str], first_row: _Ints, micros: _Ints, place: _Ints, total: int, is_sorted: bool,
+    by: str,
+) -> Cut:  # fmt: skip
     key = np.minimum(
         np.where(first_row[0] == _NEVER, _NEVER, 2 * first_row[0]), np.where(first_row[1] == _NEVER, _NEVER, 2 * first_row[1] + 1)
     )
     appearing = [int(i) for i in np.argsort(key, kind="stable") if key[i] != _NEVER]
     rows = total if is_sorted else len(micros)
 
-    def split(part: list[int], default_row: int) -> tuple[list[int], list[int], int]:
+    def split(part: list[int], last_row: int) -> tuple[list[int], list[int], int]:
+        if by == "rows":
+            row = int(TRAINING_SHARE * last_row)
+            count = sum(int(key[i] // 2) < row for i in part)
+            return part[:count], part[count:], row
         count = int(TRAINING_SHARE * len(part))
         after = part[count:]
-        return part[:count], after, int(key[after[0]] // 2) if after else default_row
+        return part[:count], after, int(key[after[0]] // 2) if after else last_row
 
     training, test, row = split(appearing, rows)
     _, validation, validation_row = split(training, row)

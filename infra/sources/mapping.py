@@ -22,6 +22,9 @@ FILE_FIELD, ROW_FIELD = "@file", "@row"
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
+NetworkName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,7 +33,7 @@ class TextField(_Model):
     """Text from a column, a constant or a template such as `{bank}-{account}`; empty text and null texts are null.
 
     `fold` changes case, `values` translates (what it does not name becomes `otherwise`, or refuses the row), and
-    `pseudonym` replaces the text by a keyed pseudonym of that purpose, before anything else sees it.
+    `pseudonym` replaces the text by a keyed pseudonym of that purpose; `is_pseudonym` says that it is one already.
     """
 
     column: str | None = None
@@ -40,6 +43,7 @@ class TextField(_Model):
     values: dict[str, str] | None = None
     otherwise: str | None = None
     pseudonym: str | None = Field(None, pattern=r"^[a-z0-9_-]{1,16}$")
+    is_pseudonym: bool = False
 
     @model_validator(mode="after")
     def _one_origin(self) -> TextField:
@@ -155,7 +159,7 @@ class PaymentFields(_Model):
     @field_validator("device_id")
     @classmethod
     def _device_is_a_pseudonym(cls, field: TextField | None) -> TextField | None:
-        if field is not None and field.pseudonym is None:
+        if field is not None and field.pseudonym is None and not field.is_pseudonym:
             raise ValueError("a device stands for a person: it needs pseudonym: device")
         return field
 
@@ -177,7 +181,7 @@ class TransactionMapping(_Named):
     """Columns → `TransactionRecorded`; what is not named is null."""
 
     describes: Literal["transactions"]
-    network: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    network: NetworkName | TextField
     transaction_id: IdField
     occurred_at: TimeField
     amount: AmountField
@@ -206,6 +210,7 @@ class TransactionMapping(_Named):
         """Every source column that the mapping names, each once, in the order of its fields."""
         names: list[str] = []
         texts = [self.transaction_id, self.source_wallet, self.target_wallet, self.asset, self.kind, self.status]
+        texts += [self.network] if isinstance(self.network, TextField) else []
         texts += [money.asset for money in (self.counter, self.fee) if money is not None]
         if self.payment is not None:
             texts += [getattr(self.payment, name) for name in PaymentFields.model_fields]
@@ -241,9 +246,15 @@ class LabelMapping(_Named):
     """Columns → `LabelWallet`: one row a wallet."""
 
     describes: Literal["labels"]
-    network: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
+    network: NetworkName | None = None
     wallet: IdField
     label: LabelField
+
+    @model_validator(mode="after")
+    def _has_network(self) -> LabelMapping:
+        if (self.network is None) != self.wallet.is_full:
+            raise ValueError("expected a network, or a wallet that is_full, not both")
+        return self
 
     def columns(self) -> list[str]:
         """Every source column that the mapping names, each once."""

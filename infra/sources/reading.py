@@ -112,8 +112,61 @@ def read(
         source, mapping, ingest_id=ingest_id, key=key, name=name, chunk_rows=chunk_rows, first_row=first_row,
         last_row=last_row, with_labels=labels_known_at is not None, now=now,
     )  # fmt: skip
+    label = mapping.label if labels_known_at is not None else None
     for run in runs:
-        yield _chunk(run, mapping, encoder, labels_known_at)
+        table, truth, rejected = _sifted(run, label)
+        yield _assembled(table, truth, rejected, run.raw.first_row, run.progress, label, encoder, labels_known_at)
+
+
+def read_in_time_order(
+    source: Source,
+    mapping: TransactionMapping,
+    *,
+    ingest_id: str,
+    catalog: SchemaCatalog,
+    key: bytes | None = None,
+    name: str | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+    first_row: int = 0,
+    last_row: int | None = None,
+    labels_known_at: datetime | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Iterator[Chunk]:
+    """Read a source that is not in order of time: as `read`, sorted by event time, ties in file order.
+
+    Holds all accepted rows in memory (about 0.4 GB a million). `first_row` and `last_row` are places in the new order,
+    refused rows not counted; the refused ones come with the first chunk that begins at 0. `origin.row` stays the file's.
+
+    Raises:
+        SourceError: as `read`, but before the first chunk: what follows a break might belong before what stands there.
+    """
+    tables: list[pa.Table] = []
+    truths: list[pa.Array] = []
+    rejected: list[RejectedRow] = []
+    progress = Progress(0, 0, None)
+    label = mapping.label if labels_known_at is not None else None
+    for run in converted(
+        source, mapping, ingest_id=ingest_id, key=key, name=name, chunk_rows=chunk_rows,
+        with_labels=label is not None, now=now,
+    ):  # fmt: skip
+        table, truth, refused = _sifted(run, label)
+        tables.append(table)
+        truths += [truth] if truth is not None else []
+        rejected += refused
+        progress = run.progress
+    if not tables:
+        return
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    order = np.argsort(np.array(whole.column("occurred_at").cast(pa.int64())), kind="stable")
+    stop = len(order) if last_row is None else min(last_row, len(order))
+    encoder = ColumnEncoder(catalog)
+    texts = pa.concat_arrays(truths) if truths else None
+    for start in range(first_row, max(stop, first_row + 1), chunk_rows):
+        places = pa.array(order[start : min(start + chunk_rows, stop)])
+        refused = rejected if start == 0 else []
+        table = whole.take(places).combine_chunks()
+        truth = texts.take(places) if texts is not None else None
+        yield _assembled(table, truth, refused, start, progress, label, encoder, labels_known_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +207,31 @@ def converted(
         yield Run(part, converter.convert(part, now()), progress)
 
 
-def _chunk(run: Run, mapping: TransactionMapping, encoder: ColumnEncoder, labels_known_at: datetime | None) -> Chunk:
+def _sifted(run: Run, label: LabelField | None) -> tuple[pa.Table, pa.Array | None, list[RejectedRow]]:
+    """A run's accepted rows, the text of their truth, and its refused rows."""
     raw, table = run.raw, run.table
     problems = raw.problems.by_row
-    label = mapping.label
-    truth = raw.columns[label.column] if label is not None and labels_known_at is not None else None
+    truth = raw.columns[label.column].cast(pa.string()) if label is not None else None
     if problems:
         good = pa.array(np.flatnonzero(raw.problems.good()))
         table = table.take(good)
         truth = truth.take(good) if truth is not None else None
     rejected = [RejectedRow(raw.first_row + row, raw.raw(row), *problems[row]) for row in sorted(problems)]
+    return table, truth, rejected
+
+
+def _assembled(
+    table: pa.Table, truth: pa.Array | None, rejected: list[RejectedRow], first_row: int, progress: Progress,
+    label: LabelField | None, encoder: ColumnEncoder, labels_known_at: datetime | None,
+) -> Chunk:  # fmt: skip
     keys = pc.coalesce(table.column("source_wallet_id"), table.column("tx_id")).cast(pa.binary()).to_pylist()
     labels: list[LabelTransaction] = []
     if truth is not None and label is not None and labels_known_at is not None:
         labels = transaction_labels(table, truth, label, labels_known_at)
     span = pc.min_max(table.column("occurred_at")).as_py()
     return Chunk(
-        encoder.encode(table), keys, labels, rejected, raw.count, raw.first_row, span["min"], span["max"],
-        run.progress, table,
+        encoder.encode(table), keys, labels, rejected, table.num_rows + len(rejected), first_row, span["min"],
+        span["max"], progress, table,
     )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from infra.sources.mapping import AnyMapping, LabelMapping, TransactionMapping, 
 from infra.sources.readers import open_rows, parse_json_row
 from infra.sources.reading import Source
 
+_HEADER_ROWS = 100  # a JSON object may leave out what it does not know, a hundred will hardly all
+
 
 @cache
 def shipped_mappings() -> dict[str, AnyMapping]:
@@ -55,7 +57,7 @@ def detect(header: tuple[str, ...]) -> AnyMapping | None:
 
 
 def header_of(source: Source) -> tuple[str, ...]:
-    """A file's column names: of JSON lines, those of the first row that is one.
+    """A file's column names: of JSON lines, those of the first hundred rows.
 
     Raises:
         UnreadableSource: nothing can be read.
@@ -63,12 +65,15 @@ def header_of(source: Source) -> tuple[str, ...]:
     reader = open_rows(source, lambda header: ())
     if reader.header:
         return reader.header
-    for raw in reader.runs(100):
+    names: dict[str, None] = {}
+    for raw in reader.runs(_HEADER_ROWS):
         for row in range(raw.count):
             try:
-                return tuple(parse_json_row(raw.raw(row)))
+                names.update(dict.fromkeys(parse_json_row(raw.raw(row))))
             except ValueError:
                 continue
+        if names:
+            return tuple(names)
     raise UnreadableSource(f"{source}: expected a header or JSON objects, found neither")
 
 

@@ -19,7 +19,7 @@ import psutil
 
 from infra.stack.errors import StackBusy
 from infra.stack.part import Part
-from infra.stack.state import is_locked, write_private
+from infra.stack.state import is_alive, is_locked, write_private
 
 _LOCK_NAME = "lock"
 _RECORD_NAME = "process.json"
@@ -38,7 +38,7 @@ class RunningProcess:
         """Return None while it runs, its exit code afterwards (-1 for an adopted one, whose code nobody learns)."""
         if self._child is not None:
             return self._child.poll()
-        return None if _is_alive(self.pid, self.created_at) else -1
+        return None if is_alive(self.pid, self.created_at) else -1
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the process alone."""
@@ -106,7 +106,7 @@ def adopt(part: Part) -> RunningProcess | None:
     record = _record(part.folder)
     if record is not None:
         pid, created_at, fingerprint = record
-        if fingerprint == part.fingerprint and _is_alive(pid, created_at):
+        if fingerprint == part.fingerprint and is_alive(pid, created_at):
             return RunningProcess(pid, created_at, None)
     stop_holders(part.folder, part.stop_signal, part.stop_timeout_s)
     return None
@@ -167,14 +167,6 @@ def _holders(lock: Path) -> list[int]:
         except OSError:
             continue
     return found
-
-
-def _is_alive(pid: int, created_at: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created_at) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _ignore_gone(call: object, pid: int, number: signal.Signals) -> None:

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from infra.settings import (
     AwsSettings,
+    EndpointSettings,
     KafkaSettings,
     Neo4jSettings,
     RegistrySettings,
@@ -144,15 +145,12 @@ class Stack:
             # Its supervisor was killed: what it left behind is ours to stop.
             for folder in self._held():
                 process.stop_holders(folder)
-            self.state.write_status({})
             return had_leftovers
         self._wait(lambda: not self.state.is_supervised(), timeout_s, progress, "the stack does not stop")
         return True
 
     def status(self) -> dict[str, PartStatus]:
         """Return what each part is doing; empty where nothing runs."""
-        if not self.state.is_supervised():
-            return {}
         return self.state.status()
 
     def is_up(self) -> bool:
@@ -260,6 +258,9 @@ class Stack:
                 secret_key=SecretStr(aws.SECRET_KEY),
                 region=aws.REGION,
             )
+        if given.endpoint.url is None:
+            url = f"http://127.0.0.1:{state.port('endpoint', 'http')}"
+            filled["endpoint"] = EndpointSettings(url=url, name=given.endpoint.name)
         return given.model_copy(update=filled)
 
     def secure_kafka(self) -> KafkaSettings:
@@ -335,7 +336,7 @@ class Stack:
     def memory(self) -> dict[str, int]:
         """Return each part's memory in bytes (proportional set size), children included, and the supervisor's."""
         found = {name: _pss(status.pid) for name, status in self.status().items() if status.pid is not None}
-        pid = self._supervisor_pid()
+        pid = self.state.supervisor_pid()
         return found | ({"supervisor": _pss_of(pid)} if pid is not None else {})
 
     def _supervise(self) -> None:
@@ -357,9 +358,6 @@ class Stack:
                 time.sleep(_POLL_S / 4)
             if time.monotonic() > deadline:
                 raise StackError(f"the supervisor does not start; see {self.state.log('supervisor')}")
-
-    def _supervisor_pid(self) -> int | None:
-        return self.state.supervisor_pid()
 
     def _held(self) -> list[Path]:
         """Return the folders of parts that still run, workers first."""

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from infra.stack.errors import StackError
 
 LOOPBACK = "127.0.0.1"
@@ -31,6 +33,7 @@ PORT_NAMES: dict[str, tuple[str, ...]] = {
     "neo4j": ("bolt", "http"),
     "guides": ("http",),
     "aws": ("http",),
+    "endpoint": ("http",),
 }
 _SECRET_NAMES = ("kafka", "s3_access_key", "s3_secret_key", "postgres", "neo4j")
 
@@ -167,13 +170,21 @@ class StackState:
                 self.write("desired.json", asdict(box[0]))
 
     def status(self) -> dict[str, PartStatus]:
-        """Return what the supervisor last said of each part."""
-        raw = self._read("status.json") or {}
-        return {name: PartStatus(**values) for name, values in raw.get("parts", {}).items()}
+        """Return what the running supervisor last said of each part; empty where none runs or has spoken yet."""
+        raw = self._read("status.json")
+        if not raw or not is_alive(*raw["supervisor"]):
+            return {}
+        return {name: PartStatus(**values) for name, values in raw["parts"].items()}
 
     def write_status(self, parts: dict[str, PartStatus]) -> None:
-        """Replace what is said of each part."""
-        self.write("status.json", {"parts": {name: asdict(status) for name, status in parts.items()}})
+        """Replace what this process, the supervisor, says of each part."""
+        me = [os.getpid(), psutil.Process().create_time()]
+        self.write("status.json", {"supervisor": me, "parts": {name: asdict(part) for name, part in parts.items()}})
+
+    def supervisor_pid(self) -> int | None:
+        """Return the running supervisor's pid."""
+        raw = self._read("status.json")
+        return int(raw["supervisor"][0]) if raw and is_alive(*raw["supervisor"]) else None
 
     def write(self, name: str, content: Any) -> None:
         """Replace a JSON file in one step, readable by its owner alone."""
@@ -182,11 +193,6 @@ class StackState:
     def is_supervised(self) -> bool:
         """Tell whether a supervisor runs, by its lock."""
         return is_locked(self.supervisor_lock)
-
-    def supervisor_pid(self) -> int | None:
-        """Return the running supervisor's pid."""
-        record = self._read("supervisor.json") if self.is_supervised() else None
-        return int(record["pid"]) if record else None
 
     def _read(self, name: str) -> Any:
         try:
@@ -212,6 +218,16 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     temporary.replace(path)
+
+
+def is_alive(pid: int, created_at: float) -> bool:
+    """Tell whether the process of this pid and creation time (seconds since 1970) still runs."""
+    try:
+        process = psutil.Process(pid)
+        # Both are read from the same clock; the slack is for its rounding.
+        return abs(process.create_time() - created_at) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def is_locked(path: Path) -> bool:

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-import psutil
 import structlog
 
 from infra import logs
@@ -26,7 +25,7 @@ from infra.stack.errors import StackBusy, StackError
 from infra.stack.keeper import TICK_S, Keeper
 from infra.stack.part import Part
 from infra.stack.process import is_held
-from infra.stack.state import Desired, PartStatus, StackState
+from infra.stack.state import Desired, PartStatus, StackState, is_alive
 
 # A log file above this is copied aside once and emptied, so that a stack left running fills no disk.
 LOG_MAX_BYTES = 20 * 2**20
@@ -66,7 +65,6 @@ class Supervisor:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StackBusy(f"a supervisor already runs on {self._state.folder}") from None
-            self._state.write("supervisor.json", {"pid": os.getpid()})
             _log.info("supervisor_started", pid=os.getpid(), folder=str(self._state.folder))
             while self.reconcile():
                 time.sleep(TICK_S)
@@ -92,7 +90,7 @@ class Supervisor:
 
     def _desired(self) -> Desired:
         desired = Desired() if self._is_ending.is_set() else self._state.desired()
-        if desired.owner is not None and not _lives(*desired.owner):
+        if desired.owner is not None and not is_alive(*desired.owner):
             _log.warning("owner_gone", pid=desired.owner[0])
             self.request_end()
         return Desired() if self._is_ending.is_set() else desired
@@ -179,14 +177,6 @@ def _is_same_file(file: IO[str], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
-        return False
-
-
-def _lives(pid: int, created_at: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created_at) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
         return False
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 import psycopg
+import pyarrow as pa
 from adbc_driver_manager.dbapi import Connection, Cursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from projections.errors import ProjectionError, StoreUnavailable
+from projections.errors import ProjectionError, StoreDisagrees, StoreUnavailable
 
 Connect = Callable[[], Connection]
 
@@ -56,6 +57,22 @@ def translated(what: str) -> Iterator[None]:
         if _is_transient(error):
             raise StoreUnavailable(f"the warehouse did not answer while {sentence}") from error
         raise ProjectionError(f"the warehouse refused while {sentence}") from error
+
+
+@contextmanager
+def read_through() -> Iterator[None]:
+    """Read a stream of rows; errors that come up between two pieces come out as ours.
+
+    Raises:
+        StoreUnavailable: the server went away in the middle.
+        StoreDisagrees: it holds a value that this projection never writes, such as NaN for an amount.
+    """
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise StoreDisagrees(f"the warehouse holds a value that was never written to it: {str(error)[:500]}") from error
+    except OSError as error:
+        raise StoreUnavailable(f"the warehouse went away while it was read back: {str(error)[:500]}") from error
 
 
 def run(cursor: Cursor, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -56,7 +56,6 @@ class DimensionKeys:
         _join(self.models, keys.models)
 
 
-
 def wallet_columns(rows: pa.Table) -> list[str]:
     """The columns that hold wallet ids."""
     return [name for name in rows.column_names if name.endswith("wallet_id")]

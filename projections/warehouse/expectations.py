@@ -6,7 +6,7 @@ HTML that needs no network (`offline_docs`). Great Expectations takes ten second
 
 from __future__ import annotations
 
-import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,10 +21,10 @@ from projections.warehouse.facts import FACTS
 from projections.warehouse.offline_docs import make_offline
 from projections.warehouse.rules import RULES, InTime, InUnitInterval, NotNegative, NotNull, OneOf
 from projections.warehouse.sink import schema_of
+from schema_registry.column_codec import DECIMAL
 
 SAMPLE_ROWS = 100_000  # the last rows to come in: 0.3 s for all expectations
 _SITE = "tidemark"
-_IS_TABLE = re.compile(r"fact_[a-z_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +53,20 @@ def validate_warehouse(
         with translated(f"sampling {table}"), connect() as connection, connection.cursor() as cursor:
             run(cursor, f'SET search_path TO "{schema_of(generation)}"')
             cursor.execute(f"SELECT * FROM {table} ORDER BY ingested_at DESC LIMIT $1", (sample_rows,))
-            samples[table] = cursor.fetch_arrow_table()
-    return tuple(validate_batches({name: rows for name, rows in samples.items() if rows.num_rows}, docs_folder))
+            samples[table] = _exact(cursor.fetch_arrow_table())
+    return validate_batches({name: rows for name, rows in samples.items() if rows.num_rows}, docs_folder)
 
 
-def validate_batches(rows_by_table: Mapping[str, pa.Table], docs_folder: Path) -> Iterator[BatchValidation]:
-    """Validate rows of fact tables and write the Data Docs of all of them into `docs_folder`.
+def validate_batches(rows_by_table: Mapping[str, pa.Table], docs_folder: Path) -> tuple[BatchValidation, ...]:
+    """Validate rows of fact tables and write their Data Docs into `docs_folder`; pages of an earlier validation go.
 
     Args:
         rows_by_table: fact table → rows with its columns.
     """
     import great_expectations as gx
 
+    for part in ("validations", "expectations"):
+        shutil.rmtree(docs_folder / part, ignore_errors=True)
     docs_folder.mkdir(parents=True, exist_ok=True)
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
@@ -93,10 +95,17 @@ def validate_batches(rows_by_table: Mapping[str, pa.Table], docs_folder: Path) -
         )  # fmt: skip
         results.append((table, definition.run(batch_parameters={"dataframe": _frame(rows)})))
     context.build_data_docs(site_names=[_SITE])
-    index = make_offline(docs_folder)
-    for table, result in results:
-        failed = tuple(_sentence(one.expectation_config) for one in result.results if not one.success)
-        yield BatchValidation(table, bool(result.success), dict(result.statistics), failed, index)
+    index = make_offline(docs_folder, {table: bool(result.success) for table, result in results})
+    return tuple(
+        BatchValidation(
+            table,
+            bool(result.success),
+            dict(result.statistics),
+            tuple(_sentence(one.expectation_config) for one in result.results if not one.success),
+            index,
+        )
+        for table, result in results
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +142,17 @@ def _expectations_by_table() -> Iterator[tuple[str, _Expectation]]:
 def _is_shared(table: str) -> bool:
     """Whether other event types put rows without this rule's column there."""
     return len({fact.event_type for fact in FACTS if fact.table == table}) > 1
+
+
+def _exact(rows: pa.Table) -> pa.Table:
+    """The driver's NUMERIC, text behind an extension type, as decimals."""
+    columns = {}
+    for name in rows.column_names:
+        column = rows[name]
+        if isinstance(column.type, pa.BaseExtensionType):
+            column = pa.chunked_array([chunk.storage for chunk in column.chunks], pa.string()).cast(DECIMAL)
+        columns[name] = column
+    return pa.table(columns)
 
 
 def _frame(rows: pa.Table) -> Any:

@@ -183,7 +183,7 @@ RULES: tuple[Rule, ...] = (
     NotNull("VerdictReached", "case_id"),
     OneOf("VerdictReached", "verdict", tuple(Verdict)),
 )  # fmt: skip
-"""Rules of single rows; the first broken one is the reason. Besides, no text may hold NUL, which Postgres cannot store."""
+"""Rules of single rows; the first broken one is the reason. No text may hold NUL either: Postgres cannot store it."""
 
 
 def broken_rules(batch: EventBatch) -> list[Rejection]:

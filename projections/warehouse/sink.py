@@ -2,8 +2,9 @@
 
 Reads the event types of `facts.FACTS`. A batch is one transaction: the checkpoint moves by compare-and-set, facts come
 in by binary COPY, dimensions by anti-join; so a batch is applied once or not at all. Each place in the log is a fact's
-primary key, which turns a mistake in that into an error. A rebuild is the same projection with the next generation number,
-in its own Postgres schema. A row that breaks a rule goes to quarantine (`rules`); a broken store stops the worker.
+primary key, which turns a mistake in that into an error. A rebuild is the same projection with the next generation
+number, in its own Postgres schema. A row that breaks one of the `rules` goes to quarantine; a broken store stops the
+worker.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from projections.errors import StalePosition
 from projections.protocol import EventBatch, Excluded, Rejection
 from projections.warehouse import statements as sql
 from projections.warehouse.canonical import expected_rows, stored_rows
-from projections.warehouse.connection import Connect, connector, run, translated
+from projections.warehouse.connection import Connect, connector, read_through, run, translated
 from projections.warehouse.ddl import statements as layout
 from projections.warehouse.dimensions import DimensionKeys, load_dimensions
 from projections.warehouse.facts import FACTS, fact_rows, fields_read
@@ -117,12 +118,14 @@ class WarehouseProjection:
 
         Raises:
             StoreUnavailable: the warehouse does not answer.
+            StoreDisagrees: it holds a value that cannot be read as what was written.
             ProjectionError: it refuses.
         """
         self.load_position()  # makes the tables of a new generation
         with translated("reading the warehouse back"), self._open() as connection, connection.cursor() as cursor:
             run(cursor, sql.READ_SNAPSHOT)
-            yield from stored_rows(cursor)
+            with read_through():
+                yield from stored_rows(cursor)
 
     def close(self) -> None:
         """End the connection; the next call opens another."""
@@ -180,4 +183,3 @@ class WarehouseProjection:
             connection.close()
             raise
         return connection
-

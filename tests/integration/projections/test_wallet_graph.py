@@ -55,7 +55,11 @@ def test_every_event_gives_the_rows_that_the_log_implies(sink: WalletGraphProjec
     records = sum(log.end().values())
     own = sum(len(implied[name]) for name in ("sent", "score", "joined")) + 2  # two alerts were raised
     assert own + sum(excluded.count_by_reason.values()) == records
-    assert [excluded.count_by_reason[f"no_{side}"] for side in ("source_wallet", "target_wallet", "wallets")] == [1, 1, 1]
+    assert [excluded.count_by_reason[f"no_{side}"] for side in ("source_wallet", "target_wallet", "wallets")] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_sums_past_an_int64_stay_exact(sink: WalletGraphProjection) -> None:
@@ -173,7 +177,15 @@ def test_hostile_text_is_only_text(sink: WalletGraphProjection) -> None:
         tx_id = log.send(wallet, HOSTILE[i - 1], asset=wallet + "\n\x1b[31m", tx_id=f"{wallet}:{i}")
         log.score(tx_id, i, wallet, HOSTILE[i - 1])
         log.alert(f"case {wallet}", wallet, explanation="line\nline\x1b[2J<img src=x>")
-        log.add("WalletDescribed", wallet, wallet_id=wallet, kind="unknown", name=wallet[5:] + "\n", country=None, source="'")
+        log.add(
+            "WalletDescribed",
+            wallet,
+            wallet_id=wallet,
+            kind="unknown",
+            name=wallet[5:] + "\n",
+            country=None,
+            source="'",
+        )
     assert all(not sink.screen(batch) for batch in log.whole())
     apply_all(sink, log)
     assert read_back(sink) == expected(sink, log)

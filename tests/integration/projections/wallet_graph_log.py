@@ -31,7 +31,7 @@ class SmallLog:
         self.records: dict[tuple[str, int], list[tuple[str, dict[str, Any]]]] = {}
         self.seq = -1
 
-    def add(self, name: str, key: str, **fields: Any) -> None:
+    def add(self, name: str, key: str, /, **fields: Any) -> None:
         topic = TOPIC_BY_EVENT_TYPE[name]
         records = self.records.setdefault((topic, zlib.crc32(key.encode()) % PARTITIONS), [])
         records.append((name, {**fields, "_seq": self.seq}))
@@ -123,7 +123,7 @@ def everything() -> SmallLog:
     log.send(a, b, "99999999999999999999.999999999999999999")
     log.send(a, b, "0.000000000000000001")
     log.send(b, c, "7", status="failed")
-    log.send(c, c, "2", asset="it's \"{x}\" <b>\x1b[31m\n")
+    log.send(c, c, "2", asset='it\'s "{x}" <b>\x1b[31m\n')
     log.send(None, b, "3")
     log.send(c, None, "4")
     card = log.send(None, None, "5")
@@ -134,7 +134,9 @@ def everything() -> SmallLog:
     log.score(card, 7, None, None, None, None)
     log.add("WalletDescribed", exchange, wallet_id=exchange, kind="address", name="old", country=None, source="list")
     log.add("WalletDescribed", exchange, wallet_id=exchange, kind="exchange", name="Kraken", country="US", source="l2")
-    log.add("WalletDescribed", "test:unseen", wallet_id="test:unseen", kind="merchant", name=None, country="DE", source="l")
+    log.add(
+        "WalletDescribed", "test:unseen", wallet_id="test:unseen", kind="merchant", name=None, country="DE", source="l"
+    )
     log.add("WalletLabelled", a, wallet_id=a, label="licit", source="x")
     log.add("WalletLabelled", a, wallet_id=a, label="illicit", source="y")
     log.add("WalletFrozen", a, wallet_id=a, reason="court")

@@ -1,0 +1,134 @@
+"""Deployment: SageMaker's own calls, then the endpoint's process, then `ModelDeployed`.
+
+Locally the control plane is the AWS double and the container's code runs as a process of the stack; on AWS the same three calls start a
+container with the same code.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from botocore.exceptions import ClientError
+
+from domain.log import NewRecord
+from infra.composition import Composition, NotReady
+from infra.stack import Stack
+from infra.training import next_seq
+from schema_registry.contracts import CONTROL_EVENTS
+from schema_registry.record_codec import RecordCodec
+
+ENDPOINT_WORKER = "endpoint"
+READY_TIMEOUT_S = 30.0
+_ROLE = "arn:aws:iam::000000000000:role/tidemark-endpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class DeployResult:
+    """What serves now, and from which transaction on."""
+
+    model_version: str
+    endpoint: str
+    url: str
+    from_seq: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return {"model_version": self.model_version, "endpoint": self.endpoint, "url": self.url, "from_seq": self.from_seq}
+
+
+def deploy_model(composition: Composition, stack: Stack, model_version: str | None = None) -> DeployResult:
+    """Deploy a trained model, by default the one trained last.
+
+    Raises:
+        NotReady: no such model was trained, or the endpoint does not come up.
+        PackageError: the package is not what `ModelTrained` says.
+    """
+    from ml.packaging import serving_model
+
+    trained = [record for name, record, *_ in composition.log.events(CONTROL_EVENTS) if name == "ModelTrained"]
+    chosen = [r for r in trained if model_version in (None, r["model_version"])]
+    if not chosen:
+        raise NotReady(f"no model {model_version or ''} was trained: run `tidemark train`".replace("  ", " "))
+    model = max(chosen, key=lambda record: record["known_at"])
+    data = composition.package(model["package_uri"])
+    serving_model(data, model["package_sha256"])
+    name = composition.settings.endpoint.name
+    _control_plane(composition, model, name)
+    url = _serve(stack, data, model, name)
+    from_seq = next_seq(composition.log)
+    deployed = {
+        "model_version": model["model_version"], "package_sha256": model["package_sha256"], "endpoint": name,
+        "from_seq": from_seq, "known_at": datetime.now(UTC),
+    }  # fmt: skip
+    codec = RecordCodec(composition.clients.catalog)
+    composition.producer.append([NewRecord(CONTROL_EVENTS, b"model", codec.encode("ModelDeployed", deployed))])
+    return DeployResult(model["model_version"], name, url, from_seq)
+
+
+def _control_plane(composition: Composition, model: dict[str, Any], name: str) -> None:
+    """CreateModel, CreateEndpointConfig, then Create- or UpdateEndpoint. Names that exist already are what we would make."""
+    sagemaker = composition.clients.aws("sagemaker")
+    version = model["model_version"]
+    image = "000000000000.dkr.ecr.us-east-1.amazonaws.com/tidemark-endpoint:latest"
+    _once(
+        sagemaker.create_model, ModelName=version, ExecutionRoleArn=_ROLE,
+        PrimaryContainer={"Image": image, "ModelDataUrl": model["package_uri"]},
+    )  # fmt: skip
+    variant = {"VariantName": "main", "ModelName": version, "InitialInstanceCount": 1, "InstanceType": "ml.c7i.large"}
+    _once(sagemaker.create_endpoint_config, EndpointConfigName=version, ProductionVariants=[variant])
+    if not _once(sagemaker.create_endpoint, EndpointName=name, EndpointConfigName=version):
+        current = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
+        if current != version:
+            sagemaker.delete_endpoint(EndpointName=name)  # the double has no UpdateEndpoint
+            sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=version)
+
+
+def _once(call: Any, **arguments: Any) -> bool:
+    try:
+        call(**arguments)
+    except ClientError as error:
+        text = str(error).lower()
+        if "already exist" in text or "existing" in text:
+            return False
+        raise
+    return True
+
+
+def _serve(stack: Stack, data: bytes, model: dict[str, Any], name: str) -> str:
+    folder = stack.state.folder / "endpoint"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{model['model_version']}.tar.gz"
+    fresh = file.with_suffix(".tmp")
+    fresh.write_bytes(data)
+    fresh.replace(file)
+    port = stack.state.port(ENDPOINT_WORKER, "http")
+    stack.start_worker(ENDPOINT_WORKER, _command(file, model["package_sha256"], port, name))
+    url = f"http://127.0.0.1:{port}"
+    _wait(url, model["model_version"])
+    return url
+
+
+def _command(package: Path, sha256: str, port: int, name: str) -> list[str]:
+    return [
+        sys.executable, "-m", "ml.inference", "--model", str(package), "--sha256", sha256,
+        "--host", "127.0.0.1", "--port", str(port), "--name", name,
+    ]  # fmt: skip
+
+
+def _wait(url: str, version: str) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while True:
+        try:
+            if httpx.get(f"{url}/ping", timeout=2.0).status_code == httpx.codes.OK:
+                return
+        except httpx.HTTPError:
+            pass
+        if time.monotonic() > deadline:
+            raise NotReady(f"the endpoint for {version} did not come up in {READY_TIMEOUT_S:.0f} s; see its log in the state folder")
+        time.sleep(0.1)

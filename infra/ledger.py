@@ -1,0 +1,41 @@
+"""The ledger of sent effects: which were sent, and the position up to which all were. SQLite, one file a reactor."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from domain.log import Position
+
+
+class SqliteLedger:
+    """`projections.work.Ledger` in a file."""
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(file, isolation_level=None)
+        self._database.executescript(
+            """
+            PRAGMA journal_mode = WAL;
+            CREATE TABLE IF NOT EXISTS sent_effect (effect_id TEXT PRIMARY KEY);
+            CREATE TABLE IF NOT EXISTS position (topic TEXT, partition INTEGER, next_offset INTEGER, PRIMARY KEY (topic, partition));
+            """
+        )
+
+    def load_position(self) -> Position:
+        """See `projections.work.Ledger`."""
+        rows = self._database.execute("SELECT topic, partition, next_offset FROM position").fetchall()
+        return {(topic, partition): offset for topic, partition, offset in rows}
+
+    def was_sent(self, effect_id: str) -> bool:
+        """See `projections.work.Ledger`."""
+        return self._database.execute("SELECT 1 FROM sent_effect WHERE effect_id = ?", (effect_id,)).fetchone() is not None
+
+    def mark_sent(self, effect_id: str) -> None:
+        """See `projections.work.Ledger`."""
+        self._database.execute("INSERT OR IGNORE INTO sent_effect VALUES (?)", (effect_id,))
+
+    def store_position(self, position: Position) -> None:
+        """See `projections.work.Ledger`."""
+        rows = [(topic, partition, offset) for (topic, partition), offset in position.items()]
+        self._database.executemany("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", rows)

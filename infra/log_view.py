@@ -1,0 +1,117 @@
+"""Small reads of the log that commands and workers share: control events, quarantine, cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from domain.log import Position
+from infra.clients import Clients
+from infra.kafka import last_record_ends, read_batches
+from projections.quarantine import QuarantineEntry, QuarantineKey, decoded, open_entries
+from projections.records import RecordBatch
+from schema_registry.contracts import CASE_EVENTS, CONTROL_EVENTS, QUARANTINE_EVENTS
+from schema_registry.errors import UndecodableRecord
+from schema_registry.record_codec import RecordCodec
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """The model that serves: `ModelDeployed` and its package's address."""
+
+    model_version: str
+    package_sha256: str
+    package_uri: str
+    endpoint: str
+    from_seq: int
+
+
+class LogView:
+    """Reads committed records."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    def read(self, topics: Sequence[str], start: Position, end: Position | None = None) -> Iterator[RecordBatch]:
+        """Committed records from a position (or the earliest) to another (or the end as it is now)."""
+        admin = self._clients.admin
+        yield from read_batches(self._clients.kafka, topics, start, end if end is not None else admin.ends(topics), admin.starts(topics))
+
+    def ends(self, topics: Sequence[str]) -> Position:
+        """The offset after each partition's last record."""
+        return last_record_ends(self._clients.kafka, self._clients.admin, topics)
+
+    def events(self, topic: str) -> Iterator[tuple[str, dict[str, Any], RecordBatch, int]]:
+        """(event type, record, batch, index) of each record of a small topic; foreign bytes are left out."""
+        codec = RecordCodec(self._clients.catalog)
+        for batch in self.read([topic], {}):
+            for index, value in enumerate(batch.values):
+                try:
+                    name, record = codec.decode(value)
+                except UndecodableRecord:
+                    continue
+                yield name, record, batch, index
+
+    def deployed(self) -> Deployed | None:
+        """The model deployed last, if any."""
+        found, packages = None, dict[str, str]()
+        for name, record in self._control():
+            if name == "ModelTrained":
+                packages[record["model_version"]] = record["package_uri"]
+            elif name == "ModelDeployed":
+                found = record
+        if found is None:
+            return None
+        version = found["model_version"]
+        return Deployed(version, found["package_sha256"], packages.get(version, ""), found["endpoint"], found["from_seq"])
+
+    def first_scored_seq(self) -> int:
+        """The seq from which scores are contiguous: that of the first deployment."""
+        return min((int(record["from_seq"]) for name, record in self._control() if name == "ModelDeployed"), default=0)
+
+    def generations(self) -> dict[str, int]:
+        """The live generation of each projection that was swapped."""
+        swaps = [record for name, record in self._control() if name == "GenerationSwapped"]
+        return {record["projection"]: int(record["generation"]) for record in swaps}
+
+    def policy(self) -> str | None:
+        """The alert policy set last, as text."""
+        found = None
+        for name, record in self._control():
+            if name == "PolicyChanged":
+                found = str(record["policy"])
+        return found
+
+    def quarantine(self) -> dict[QuarantineKey, QuarantineEntry]:
+        """The open entries."""
+        codec = RecordCodec(self._clients.catalog)
+        records = (batch.record(i) for batch in self.read([QUARANTINE_EVENTS], {}) for i in range(len(batch)))
+        return open_entries(decoded(codec, records))
+
+    def cases(self) -> list[dict[str, Any]]:
+        """Every case with its alert, newest last: `transactions` counts those that joined, `status` is where it stands."""
+        cases: dict[str, dict[str, Any]] = {}
+        status = {"CaseOpened": "open", "VerdictReached": "decided", "CaseClosed": "closed"}
+        for name, record, *_ in self.events(CASE_EVENTS):
+            if name == "AlertRaised":
+                cases[record["case_id"]] = {**record, "status": "alerted", "transactions": [record["tx_id"]], "verdict": None, "assignee": None}
+                continue
+            case = cases.get(record["case_id"])
+            if case is None:
+                continue
+            if name == "AlertExtended":
+                case["transactions"].append(record["tx_id"])
+                case["score"] = max(case["score"], record["score"])
+            case["status"] = status.get(name, case["status"])
+            case["verdict"] = record.get("verdict", case["verdict"])
+            case["assignee"] = record.get("assignee", case["assignee"])
+        return sorted(cases.values(), key=lambda case: case["tx_seq"])
+
+    def _control(self) -> list[tuple[str, dict[str, Any]]]:
+        """Control events in the order they were appended: across partitions by Kafka's time, within one by offset."""
+        found = [
+            (int(batch.timestamps_ms[index]), int(batch.offsets[index]), name, record)
+            for name, record, batch, index in self.events(CONTROL_EVENTS)
+        ]
+        return [(name, record) for _, _, name, record in sorted(found, key=lambda item: item[:2])]

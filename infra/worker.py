@@ -1,0 +1,72 @@
+"""A worker as a process: build it, run the one loop until told to stop, and leave a status that says how it ended."""
+
+from __future__ import annotations
+
+import signal
+import time
+from threading import Event
+from types import FrameType
+
+import structlog
+
+from domain.errors import TidemarkError
+from infra.composition import Composition, NotReady, Worker
+from infra.metrics import WorkerMetrics
+from infra.settings import Settings
+from projections.runner import Runner
+
+log = structlog.get_logger(__name__)
+
+START_ATTEMPTS_S = 60.0  # how long a worker waits for a server that is still coming up
+EXIT_STOPPED = 0
+EXIT_FAILED = 1
+
+
+def run_worker(settings: Settings, name: str, stop: Event | None = None) -> int:
+    """Run a worker until SIGTERM or SIGINT; returns the exit status.
+
+    A worker that fails says why in its log and status file and exits: whoever keeps it (the local stack, systemd, Fargate) starts
+    it again, and it goes on from the stored position.
+    """
+    stop = stop or Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        log.info("stopping", worker=name, signal=signal.Signals(number).name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    structlog.contextvars.bind_contextvars(worker=name)
+    composition = Composition(settings)
+    metrics: WorkerMetrics | None = None
+    try:
+        worker = _built(composition, name, stop)
+        if worker is None:
+            return EXIT_STOPPED
+        metrics = WorkerMetrics(name, settings.stack_dir / "workers")
+        log.info("started", topics=list(worker.work.topics))
+        Runner(worker.source, worker.work, worker.policy, metrics.flushed).run(stop)
+    except (TidemarkError, NotReady) as error:
+        log.error("stopped_by_error", error=str(error), kind=type(error).__name__)
+        if metrics is not None:
+            metrics.write("failed", str(error))
+        return EXIT_FAILED
+    metrics.write("stopped")
+    log.info("stopped")
+    return EXIT_STOPPED
+
+
+def _built(composition: Composition, name: str, stop: Event) -> Worker | None:
+    """Build the worker; a server that is not there yet is waited for, aloud."""
+    deadline = time.monotonic() + START_ATTEMPTS_S
+    while True:
+        try:
+            return composition.worker(name)
+        except NotReady:
+            raise
+        except TidemarkError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("waiting", error=str(error))
+            if stop.wait(1.0):
+                return None

@@ -1,0 +1,260 @@
+"""The warehouse as a sink on a real Postgres: once or not at all, one writer, equal on rebuild."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import adbc_driver_manager
+import psycopg
+import pytest
+
+from projections.errors import ProjectionError, StalePosition, StoreUnavailable
+from projections.warehouse import WarehouseProjection, dimensions
+from tests.unit.projections.warehouse.comparison import expected_rows, stored_rows
+from tests.unit.projections.warehouse.databases import fresh_database, query
+from tests.unit.projections.warehouse.events import (
+    Placed,
+    batch_of,
+    deployed,
+    described,
+    embedded,
+    position_after,
+    scored,
+    trained,
+    transaction,
+)
+
+WALLET = transaction(1).source_wallet_id or ""
+UNMET = "exchange:never-in-a-transaction"
+
+
+@pytest.fixture
+def dsn(postgres_dsn: str) -> Iterator[str]:
+    with fresh_database(postgres_dsn) as address:
+        yield address
+
+
+@pytest.fixture
+def warehouse(dsn: str) -> Iterator[WarehouseProjection]:
+    projection = WarehouseProjection(dsn, generation=1)
+    yield projection
+    projection.close()
+
+
+def transactions(first: int, count: int) -> list[Placed]:
+    return [Placed(transaction(i), i % 6, i // 6) for i in range(first, first + count)]
+
+
+def one_of_each() -> list[Placed]:
+    return [
+        *transactions(0, 120),
+        Placed(described(WALLET, "second", 5), 1, 0),
+        Placed(described(WALLET, "first", 2), 1, 1),
+        Placed(described(UNMET, "only", 2), 3, 0),
+        Placed(scored(5), 2, 0),
+        Placed(scored(6), 2, 1),
+        Placed(embedded("ethereum:0xembedded"), 2, 0),
+        Placed(trained("m1", 3, "newer"), 2, 0),
+        Placed(trained("m1", 1, "older"), 2, 1),
+        Placed(deployed("m3", 4), 2, 2),
+    ]
+
+
+def test_a_new_store_has_no_checkpoint(warehouse: WarehouseProjection) -> None:
+    assert warehouse.load_position() == {}
+    assert stored_rows(warehouse) == {}
+
+
+def test_rows_and_checkpoint_are_stored_together_and_equal_the_log(warehouse: WarehouseProjection) -> None:
+    placed = one_of_each()
+    batch, after = batch_of(placed), position_after(placed)
+    warehouse.apply(batch, {}, after)
+    assert warehouse.load_position() == after
+    assert stored_rows(warehouse) == expected_rows(warehouse, batch)
+
+
+def test_the_same_batch_twice_changes_nothing(warehouse: WarehouseProjection) -> None:
+    placed = one_of_each()
+    batch, after = batch_of(placed), position_after(placed)
+    warehouse.apply(batch, {}, after)
+    before = stored_rows(warehouse)
+    with pytest.raises(StalePosition, match="a second worker has written"):
+        warehouse.apply(batch, {}, after)
+    assert stored_rows(warehouse) == before
+    assert warehouse.load_position() == after
+
+
+def test_a_crash_before_commit_leaves_nothing(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    warehouse = WarehouseProjection(dsn)
+    placed = one_of_each()
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("projections.warehouse.sink.load_dimensions", crash)
+        with pytest.raises(KeyboardInterrupt):
+            warehouse.apply(batch_of(placed), {}, position_after(placed))
+    assert stored_rows(warehouse) == {}
+    assert warehouse.load_position() == {}
+    warehouse.apply(batch_of(placed), {}, position_after(placed))
+    assert stored_rows(warehouse) == expected_rows(warehouse, batch_of(placed))
+
+
+def test_a_session_killed_in_the_middle_is_store_unavailable_and_leaves_nothing(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = WarehouseProjection(dsn)
+    placed = one_of_each()
+    load = dimensions.load_dimensions
+
+    def kill_then_load(*arguments: object) -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'tidemark-warehouse' AND datname = current_database()"
+            )
+        load(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("projections.warehouse.sink.load_dimensions", kill_then_load)
+        with pytest.raises(StoreUnavailable) as caught:
+            warehouse.apply(batch_of(placed), {}, position_after(placed))
+    assert isinstance(caught.value.__cause__, adbc_driver_manager.Error)
+    assert warehouse.load_position() == {}  # and it has connected again by itself
+    assert stored_rows(warehouse) == {}
+
+
+def test_of_two_writers_one_wins(dsn: str) -> None:
+    first, second = WarehouseProjection(dsn), WarehouseProjection(dsn)
+    start = transactions(0, 60)
+    first.apply(batch_of(start), {}, position_after(start))
+    before = second.load_position()
+    more = transactions(60, 60)
+    after = position_after(more, before)
+    first.apply(batch_of(more), before, after)
+    with pytest.raises(StalePosition):
+        second.apply(batch_of(more), before, after)
+    assert stored_rows(first) == expected_rows(first, batch_of(start), batch_of(more))
+
+
+def test_two_workers_of_different_partitions_share_dimensions(dsn: str) -> None:
+    first, second = WarehouseProjection(dsn), WarehouseProjection(dsn)
+    placed = transactions(0, 240)
+    even = [one for one in placed if one.partition % 2 == 0]
+    odd = [one for one in placed if one.partition % 2]
+    first.apply(batch_of(even), {}, position_after(even))
+    second.apply(batch_of(odd), {}, position_after(odd))
+    assert stored_rows(first) == expected_rows(first, batch_of(placed))
+
+
+def test_a_checkpoint_of_zero_is_the_same_as_none(warehouse: WarehouseProjection) -> None:
+    placed = transactions(0, 6)
+    warehouse.apply(batch_of(placed), dict.fromkeys(position_after(placed), 0), position_after(placed))
+    assert warehouse.load_position() == position_after(placed)
+
+
+def test_a_checkpoint_never_falls(warehouse: WarehouseProjection) -> None:
+    placed = transactions(0, 60)
+    after = position_after(placed)
+    warehouse.apply(batch_of(placed), {}, after)
+    with pytest.raises(ValueError, match="expected a checkpoint that rises"):
+        warehouse.apply(batch_of([]), after, dict.fromkeys(after, 3))
+    assert warehouse.load_position() == after
+
+
+def test_a_position_moves_over_records_that_give_no_rows(warehouse: WarehouseProjection) -> None:
+    place = ("transaction-events", 4)
+    warehouse.apply(batch_of([]), {}, {place: 7})
+    warehouse.apply(batch_of([]), {place: 7}, {place: 9})
+    assert warehouse.load_position() == {place: 9}
+
+
+def test_a_rebuild_in_other_cuts_equals_the_live_generation(dsn: str) -> None:
+    live, rebuilt = WarehouseProjection(dsn, generation=1), WarehouseProjection(dsn, generation=2)
+    placed = one_of_each()
+    live.apply(batch_of(placed), {}, position_after(placed))
+    position: dict[tuple[str, int], int] = {}
+    by_offset = sorted(placed, key=lambda one: (one.offset, one.topic, one.partition))
+    for start in range(0, len(by_offset), 7):
+        piece = by_offset[start : start + 7]
+        after = position_after(piece)
+        rebuilt.apply(batch_of(piece), {place: position[place] for place in after if place in position}, after)
+        position.update(after)
+    assert rebuilt.load_position() == live.load_position()
+    assert stored_rows(rebuilt) == stored_rows(live)
+
+
+def test_a_wallet_met_first_is_a_placeholder_until_it_is_described(dsn: str, warehouse: WarehouseProjection) -> None:
+    history = f"""
+        SELECT description_number, name, valid_from IS NULL, valid_to IS NULL, is_current FROM warehouse_g1.dim_wallet
+        WHERE wallet_id = '{WALLET}' ORDER BY description_number
+    """
+    met = transactions(0, 60)
+    warehouse.apply(batch_of(met), {}, position_after(met))
+    assert query(dsn, history) == [(0, None, True, True, True)]
+    told = [Placed(described(WALLET, "later", 5), 1, 0)]
+    warehouse.apply(batch_of(told), {}, position_after(told))
+    assert query(dsn, history) == [(0, None, True, False, False), (1, "later", False, True, True)]
+    late = [Placed(described(WALLET, "earlier", 1), 1, 1)]
+    warehouse.apply(batch_of(late), position_after(told), position_after(late))
+    assert query(dsn, history) == [
+        (0, None, True, False, False),
+        (1, "earlier", False, False, False),
+        (2, "later", False, True, True),
+    ]
+    assert stored_rows(warehouse) == expected_rows(warehouse, batch_of([*met, *told, *late]))
+
+
+def test_a_wallet_described_before_it_is_met_needs_no_placeholder_later(warehouse: WarehouseProjection) -> None:
+    told = [Placed(described(WALLET, "known", 1), 1, 0)]
+    met = transactions(0, 60)
+    warehouse.apply(batch_of(told), {}, position_after(told))
+    warehouse.apply(batch_of(met), {}, position_after(met))
+    assert stored_rows(warehouse) == expected_rows(warehouse, batch_of([*told, *met]))
+
+
+HOSTILE = {
+    "quotes": "' OR '1'='1'; DROP TABLE fact_transaction; --",
+    "backslashes": "\\\\.\\n\\x00 \\. %s $1 {0}",
+    "newlines": "first\nsecond\r\n\tthird\u2028",
+    "markup": "<script>alert(1)</script> =HYPERLINK(1) [bold]\x1b[31m",
+    "emoji": "\U0001f9ff\u202e\u0301 ظمر",
+    "long": "é" * 5_000_000,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_text_is_stored_as_it_is(warehouse: WarehouseProjection, text: str) -> None:
+    placed = [Placed(described(UNMET, text, 1), 0, 0)]
+    warehouse.apply(batch_of(placed), {}, position_after(placed))
+    assert stored_rows(warehouse) == expected_rows(warehouse, batch_of(placed))
+
+
+def test_hostile_ids_are_keys_like_any_other(warehouse: WarehouseProjection) -> None:
+    odd = "ethereum:'; DELETE FROM dim_wallet; -- \U0001f9ff"
+    placed = [
+        Placed(transaction(1, source_wallet_id=odd, asset="A'\"B", counter_asset="\\."), 0, 0),
+        Placed(described(odd, "odd", 1), 0, 0),
+    ]
+    warehouse.apply(batch_of(placed), {}, position_after(placed))
+    assert stored_rows(warehouse) == expected_rows(warehouse, batch_of(placed))
+
+
+def test_two_rows_for_one_place_in_the_log_are_refused_whole(warehouse: WarehouseProjection) -> None:
+    placed = transactions(0, 6)
+    warehouse.apply(batch_of(placed), {}, position_after(placed))
+    again = [replace(one, offset=0) for one in transactions(6, 6)]
+    position = position_after(placed)
+    with pytest.raises(ProjectionError, match="duplicate key") as caught:
+        warehouse.apply(batch_of(again), position, {place: offset + 1 for place, offset in position.items()})
+    assert not isinstance(caught.value, StoreUnavailable)
+    assert warehouse.load_position() == position
+
+
+def test_a_server_that_is_not_there_is_store_unavailable() -> None:
+    warehouse = WarehouseProjection("postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(StoreUnavailable, match="did not answer while reading the checkpoint") as caught:
+        warehouse.load_position()
+    assert caught.value.__cause__ is not None
