@@ -139,10 +139,11 @@ class Composition:
         deployed = self.log.deployed()
         if deployed is None:
             raise NotReady(NO_MODEL)
-        encoder, _ = load_encoder(self.package(deployed.package_uri), deployed.package_sha256)
+        encoder, card = load_encoder(self.package(deployed.package_uri), deployed.package_sha256)
         scorer = Scorer(
-            self.clients.catalog, SageMakerEndpoint(self.settings), encoder, deployed.model_version, self.log.first_scored_seq()
-        )
+            self.clients.catalog, SageMakerEndpoint(self.settings), encoder, deployed.model_version, self.log.first_scored_seq(),
+            bool(card["scores_transactions"]),
+        )  # fmt: skip
         log = self._transactions(scorer)
         position = scorer.restore(self.log.read, log.load_position())
         if not log.load_position() and position:

@@ -80,7 +80,7 @@ def _control_plane(composition: Composition, model: dict[str, Any], name: str) -
         sagemaker.create_model, ModelName=version, ExecutionRoleArn=_ROLE,
         PrimaryContainer={"Image": image, "ModelDataUrl": model["package_uri"]},
     )  # fmt: skip
-    variant = {"VariantName": "main", "ModelName": version, "InitialInstanceCount": 1, "InstanceType": "ml.c7i.large"}
+    variant = {"VariantName": "main", "ModelName": version, "InitialInstanceCount": 1, "InstanceType": "ml.c5.large"}
     _once(sagemaker.create_endpoint_config, EndpointConfigName=version, ProductionVariants=[variant])
     if not _once(sagemaker.create_endpoint, EndpointName=name, EndpointConfigName=version):
         current = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]

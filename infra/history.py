@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from infra.composition import Composition
 from ml.datasets import KnownLabel
-from ml.scorer import READS
-from ml.training import Labels
+from ml.fields import TRANSACTION_FIELDS
 from projections.merge import SeqMerge
 from projections.records import NO_SEQ
 from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import TRANSACTION_EVENTS, WALLET_EVENTS
+
+if TYPE_CHECKING:
+    from ml.training import Labels
 
 _POSITIVE = {"illicit": True, "licit": False}
 
 
 def transactions_in_order(composition: Composition, first_seq: int = 0) -> Iterator[pa.Table]:
     """Tables of `TransactionRecorded` in order of seq from `first_seq` on, with `_seq` beside the fields that features use."""
-    codec = ColumnCodec(composition.clients.catalog, {"TransactionRecorded": READS})
+    codec = ColumnCodec(composition.clients.catalog, {"TransactionRecorded": TRANSACTION_FIELDS})
     merge = SeqMerge(first_seq)
     for batch in composition.log.read([TRANSACTION_EVENTS], {}):
         seqs = batch.seqs()
@@ -35,6 +38,8 @@ def transactions_in_order(composition: Composition, first_seq: int = 0) -> Itera
 
 def known_labels(composition: Composition, at: datetime) -> Labels:
     """Labels of the log whose `known_at` is not later than `at`; the last one given counts, `unknown` takes one back."""
+    from ml.training import Labels  # torch takes seconds to import: only who trains pays
+
     wallets: dict[str, KnownLabel] = {}
     transactions: dict[str, KnownLabel] = {}
     for name, record, *_ in composition.log.events(WALLET_EVENTS):

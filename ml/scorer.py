@@ -12,14 +12,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from domain.log import Headers, Position
 from graph.features import FEATURE_SET_VERSION, FeatureState, Snapshot, TransactionColumns
-from graph.features_names import PAYMENT_FIELDS
 from ml.encoder import Encoder, embed_in_batches
-from ml.head import EMBEDDING_DIM, scoring_rows
+from ml.fields import TRANSACTION_FIELDS
+from ml.head import EMBEDDING_DIM
+from ml.rows import scoring_rows_of
 from projections.merge import SeqMerge
 from projections.protocol import EventBatch, Rejection
 from projections.records import NO_SEQ, RecordBatch, seq_header
@@ -30,13 +30,6 @@ from schema_registry.contracts import EMBEDDING_EVENTS, SCORE_EVENTS, TRANSACTIO
 from schema_registry.record_codec import RecordCodec
 
 FEATURE_SET = f"tidemark-{FEATURE_SET_VERSION}"
-READS = (
-    "tx_id", "network", "kind", "status", "source_wallet_id", "target_wallet_id", "amount", "asset", "occurred_at",
-    *(f"payment.{field}" for field in PAYMENT_FIELDS), *(f"card_features.v{i}" for i in range(1, 29)),
-)  # fmt: skip
-"""The fields of a transaction that features use."""
-
-
 @dataclass(frozen=True, slots=True)
 class Scores:
     """What the endpoint answers for rows [m]: the score and the score without embeddings, both float64 [m]."""
@@ -64,19 +57,23 @@ class Scorer:
         encoder: the network of the same package.
         model_version: the package's version, written into every event.
         from_seq: the first transaction to score; earlier ones only enter the features.
+        scores_transactions: whether the model learned labels of transactions; then a transaction's score is its first row's, else the
+            larger of its wallets'.
     """
 
     name = "scorer"
     topics: tuple[str, ...] = (TRANSACTION_EVENTS,)
     ordered_topic: str | None = TRANSACTION_EVENTS
-    reads: Mapping[str, tuple[str, ...]] = {"TransactionRecorded": READS}
+    reads: Mapping[str, tuple[str, ...]] = {"TransactionRecorded": TRANSACTION_FIELDS}
     is_raw = False
 
-    def __init__(self, catalog: SchemaCatalog, endpoint: Endpoint, encoder: Encoder, model_version: str, from_seq: int) -> None:
+    def __init__(
+        self, catalog: SchemaCatalog, endpoint: Endpoint, encoder: Encoder, model_version: str, from_seq: int, scores_transactions: bool = False
+    ) -> None:
         self._catalog = catalog
         self._codec = RecordCodec(catalog)
         self._endpoint, self._encoder, self._model_version = endpoint, encoder, model_version
-        self._from_seq = from_seq
+        self._from_seq, self._scores_transactions = from_seq, scores_transactions
         self._next_seq = from_seq
         self.state = FeatureState()
 
@@ -130,10 +127,7 @@ class Scorer:
         snapshot = self.state.observe(TransactionColumns.from_arrow(table))
         assert snapshot.neighbourhoods is not None
         own = embed_in_batches(self._encoder, snapshot.neighbourhoods)
-        own[snapshot.wallet < 0] = np.nan  # no wallet, no neighbourhood
-        partner = snapshot.partner()
-        theirs = np.where(partner[:, None] >= 0, own[partner], np.float32(np.nan))
-        scores = self._endpoint.score(scoring_rows(snapshot.features, own, theirs))
+        scores = self._endpoint.score(scoring_rows_of(snapshot, own))
         seqs = table["_seq"].to_numpy()
         self._next_seq = int(seqs[-1]) + 1
         return [self._scored(table, seqs, snapshot, scores), self._embedded(seqs, snapshot, own)], []
@@ -155,9 +149,10 @@ class Scorer:
         )  # fmt: skip
         for place, side, wallet, k, score, features_only, features in columns:
             row = rows[place]
-            # Where labels are per wallet, a transaction is as suspicious as the more suspicious of its wallets.
-            row["score"] = max(row["score"], score)
-            row["features_only_score"] = max(row["features_only_score"], features_only)
+            if not self._scores_transactions or not row["features"]:
+                # Where labels are per wallet, a transaction is as suspicious as the more suspicious of its wallets.
+                row["score"] = max(row["score"], score)
+                row["features_only_score"] = max(row["features_only_score"], features_only)
             row["features"] += features.tobytes()
             if wallet >= 0:
                 name = "target" if side else "source"
@@ -191,14 +186,3 @@ def embedded_value(codec: RecordCodec, wallet_id: str, vector: NDArray[np.float3
         "model_version": model_version, "as_of_seq": as_of_seq,
     }  # fmt: skip
     return codec.encode("WalletEmbedded", value)
-
-
-def fresh_share(table: pa.Table) -> float | None:
-    """The share of a wallet's scores, over both sides, whose embedding was computed as of the very transaction scored."""
-    total = fresh = 0
-    for side in ("source", "target"):
-        has_wallet = pc.is_valid(table[f"{side}_wallet_id"])
-        total += pc.sum(has_wallet).as_py() or 0
-        is_fresh = pc.fill_null(pc.equal(table[f"{side}_embedding_seq"], table["tx_seq"]), False)
-        fresh += pc.sum(pc.and_(has_wallet, is_fresh)).as_py() or 0
-    return fresh / total if total else None

@@ -162,8 +162,8 @@ def fold_wallets(pieces: pl.DataFrame) -> pl.DataFrame:
 def captions(ids: pl.Expr) -> pl.Expr:
     """What stands in a wallet's circle until it has a name: the ends of its address."""
     address = ids.str.splitn(":", 2).struct.field("field_1").fill_null(ids)
-    short = pl.concat_str(address.str.head(_CAPTION_HEAD), pl.lit("…"), address.str.tail(_CAPTION_TAIL))
-    return pl.when(address.str.len_chars() > _CAPTION_HEAD + _CAPTION_TAIL + 1).then(short).otherwise(address)
+    short = pl.concat_str(address.str.head(_CAPTION_HEAD), pl.lit(" …"), address.str.tail(_CAPTION_TAIL))
+    return pl.when(address.str.len_chars() > _CAPTION_HEAD + _CAPTION_TAIL + 2).then(short).otherwise(address)
 
 
 def network(ids: pl.Expr) -> pl.Expr:

@@ -209,38 +209,30 @@ READ_BACK: Final[dict[str, tuple[LiteralString, ...]]] = {
         " [name IN labels(w) WHERE name <> 'Wallet'] AS marks",
     ),
     "sent": (
-        (
-            "MATCH (a)-[r:SENT]->(b) RETURN r.tx_id AS tx_id, r.seq AS seq, a.wallet_id AS source_wallet_id,"
-            " b.wallet_id AS target_wallet_id, r.amount AS amount, r.amount_float AS amount_float, r.asset AS asset,"
-            f" r.status AS status, r.kind AS kind, {_micros('r.occurred_at')} AS occurred_at,"
-            " r.topic AS _topic, r.partition AS _partition, r.offset AS _offset",
-        ),
+        "MATCH (a)-[r:SENT]->(b) RETURN r.tx_id AS tx_id, r.seq AS seq, a.wallet_id AS source_wallet_id,"
+        " b.wallet_id AS target_wallet_id, r.amount AS amount, r.amount_float AS amount_float, r.asset AS asset,"
+        f" r.status AS status, r.kind AS kind, {_micros('r.occurred_at')} AS occurred_at,"
+        " r.topic AS _topic, r.partition AS _partition, r.offset AS _offset",
     ),
     "score": (
-        ("MATCH ()-[r:SENT]->() WHERE r.score IS NOT NULL RETURN r." + _SCORE_FIELDS.format("r")),
-        ("MATCH (s:UnplacedScore) RETURN s." + _SCORE_FIELDS.format("s")),
+        "MATCH ()-[r:SENT]->() WHERE r.score IS NOT NULL RETURN r." + _SCORE_FIELDS.format("r"),
+        "MATCH (s:UnplacedScore) RETURN s." + _SCORE_FIELDS.format("s"),
     ),
     "flow": (
-        (
-            "MATCH (a)-[f:FLOW]->(b) RETURN a.wallet_id AS source_wallet_id, b.wallet_id AS target_wallet_id,"
-            " f.asset AS asset, f.transactions AS transactions, f.sum_high AS high, f.sum_whole AS whole,"
-            f" f.sum_parts AS parts, {_micros('f.first_at')} AS first_at, {_micros('f.last_at')} AS last_at",
-        ),
+        "MATCH (a)-[f:FLOW]->(b) RETURN a.wallet_id AS source_wallet_id, b.wallet_id AS target_wallet_id,"
+        " f.asset AS asset, f.transactions AS transactions, f.sum_high AS high, f.sum_whole AS whole,"
+        f" f.sum_parts AS parts, {_micros('f.first_at')} AS first_at, {_micros('f.last_at')} AS last_at",
     ),
     "alert": (
-        (
-            "MATCH (a:Alert) OPTIONAL MATCH (a)-[:ALERTS_ON]->(w) RETURN a.case_id AS case_id,"
-            " w.wallet_id AS wallet_id, a.reason AS reason, a.score AS score, a.threshold AS threshold,"
-            " a.tx_id AS tx_id, a.tx_seq AS tx_seq, a.explanation AS explanation, a.model_version AS model_version,"
-            f" {_micros('a.known_at')} AS known_at, a.status AS status, a.assignee AS assignee, a.verdict AS verdict,"
-            " a.verdict_reason AS verdict_reason, a.topic AS _topic, a.partition AS _partition, a.offset AS _offset",
-        ),
+        "MATCH (a:Alert) OPTIONAL MATCH (a)-[:ALERTS_ON]->(w) RETURN a.case_id AS case_id,"
+        " w.wallet_id AS wallet_id, a.reason AS reason, a.score AS score, a.threshold AS threshold,"
+        " a.tx_id AS tx_id, a.tx_seq AS tx_seq, a.explanation AS explanation, a.model_version AS model_version,"
+        f" {_micros('a.known_at')} AS known_at, a.status AS status, a.assignee AS assignee, a.verdict AS verdict,"
+        " a.verdict_reason AS verdict_reason, a.topic AS _topic, a.partition AS _partition, a.offset AS _offset",
     ),
     "joined": (
-        (
-            "MATCH (a:Alert)-[r:JOINED]->(w) RETURN a.case_id AS case_id, w.wallet_id AS wallet_id,"
-            f" r.tx_id AS tx_id, r.tx_seq AS tx_seq, r.score AS score, {_micros('r.known_at')} AS known_at,"
-            " r.topic AS _topic, r.partition AS _partition, r.offset AS _offset",
-        ),
+        "MATCH (a:Alert)-[r:JOINED]->(w) RETURN a.case_id AS case_id, w.wallet_id AS wallet_id,"
+        f" r.tx_id AS tx_id, r.tx_seq AS tx_seq, r.score AS score, {_micros('r.known_at')} AS known_at,"
+        " r.topic AS _topic, r.partition AS _partition, r.offset AS _offset",
     ),
 }

@@ -6,6 +6,8 @@ A nullable group (payment, card features) is there where any of its fields is; a
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -83,7 +85,7 @@ class ColumnEncoder:
         out = np.empty(int(offsets[-1]), np.uint8)
         _write(self._header, *inputs, offsets, out)
         whole, places = out.tobytes(), offsets.tolist()
-        return [whole[start:end] for start, end in zip(places[:-1], places[1:], strict=True)]
+        return [whole[start:end] for start, end in pairwise(places)]
 
     def _presence(self, valid: _Bytes, n: int, first_row: int) -> tuple[_Ints, _Bytes]:
         """The code with each union's `slot` naming its row of flags [unions, n], and those flags."""
@@ -268,7 +270,9 @@ def _decimal_size(low, high):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, boundscheck=False)
-def _measure(header, code, present, longs, doubles, buffer, starts, lengths, decimals, offsets):  # type: ignore[no-untyped-def]
+def _measure(  # type: ignore[no-untyped-def]
+    header, code, present, longs, doubles, buffer, starts, lengths, decimals, offsets
+):
     """Bytes of record i into offsets[i + 1]; shapes as in `_write`."""
     for i in range(offsets.shape[0] - 1):
         size = header
@@ -299,7 +303,9 @@ def _measure(header, code, present, longs, doubles, buffer, starts, lengths, dec
 
 
 @njit(cache=True, nogil=True, boundscheck=False)
-def _write(header, code, present, longs, doubles, buffer, starts, lengths, decimals, offsets, out):  # type: ignore[no-untyped-def]
+def _write(  # type: ignore[no-untyped-def]
+    header, code, present, longs, doubles, buffer, starts, lengths, decimals, offsets, out
+):
     """Write record i to out[offsets[i]:offsets[i + 1]].
 
     Shapes: header [h] uint8, code [instructions, 5], present [unions, n] uint8, longs [slots, n] int64, doubles

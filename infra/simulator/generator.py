@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from infra.simulator.movements import KIND_NAMES, PAYMENT, TRADE, Movements, card_payments, everyday
+from infra.simulator.movements import KIND_NAMES, PAYMENT, TRADE, WITHDRAWAL, Movements, card_payments, everyday
 from infra.simulator.population import CARD, CHAIN, hex_ids, people
 from infra.simulator.rhythm import Rhythm
 from infra.simulator.schemes import Scheme, plant
@@ -41,7 +41,7 @@ class SimulatorOptions:
 
     seed: int = 7
     count: int = 60_000
-    fraud_share: float = 0.03
+    fraud_share: float = 0.08
     card_share: float = 0.08
     start: datetime = datetime(2023, 1, 2, tzinfo=UTC)
     days: int = 180
@@ -72,8 +72,8 @@ class SchemeTruth:
 class Simulation:
     """A stream in order of time, as columns of the flattened `TransactionRecorded`, and what is true about it.
 
-    `labels` maps wallet ids to "illicit" (members of schemes) and "licit" (as many: members of look-alikes and others that
-    take part in the stream); no other wallet has a label.
+    `labels` maps wallet ids to "illicit" (members of schemes) and "licit" (as many: members of look-alikes and others
+    that take part in the stream); no other wallet has a label.
     """
 
     options: SimulatorOptions
@@ -117,7 +117,12 @@ def _table(
     n = len(moved)
     is_card = moved.kind == PAYMENT
     network = pa.array(np.array([CHAIN, CARD]))
-    asset_of = np.where(is_card, 3, np.where(rng.random(len(ids))[moved.source] < 0.75, 0, rng.integers(0, 3, n)))
+    # A wallet keeps to its asset, and a scheme to one for all its members.
+    usual = rng.choice(3, len(ids), p=[0.8, 0.12, 0.08])
+    wallet = np.where(moved.kind == WITHDRAWAL, moved.target, moved.source)
+    of_scheme = rng.choice(3, int(moved.scheme.max(initial=-1)) + 2, p=[0.8, 0.12, 0.08])
+    asset_of = np.where(moved.scheme >= 0, of_scheme[moved.scheme], usual[wallet])
+    asset_of = np.where(is_card, 3, asset_of)
     price = np.concatenate([_ASSET_PRICE, [1.0]])[asset_of]
     is_trade = moved.kind == TRADE
     amount = _rounded(moved.amount * price, moved.decimals)
@@ -166,7 +171,8 @@ def _rounded(amount: npt.NDArray[np.float64], decimals: _Ints) -> _Ints:
     """Amounts in units as whole grains of 10^-9, rounded to so many decimals, never zero."""
     step = 10.0 ** (_GRAIN - decimals)
     grains = np.maximum(np.rint(np.minimum(amount, 9e9) * 10**_GRAIN / step), 1.0) * step
-    return grains.astype(np.int64)
+    whole: _Ints = grains.astype(np.int64)
+    return whole
 
 
 def _decimals(grains: _Ints, is_null: npt.NDArray[np.bool_]) -> pa.Array:
@@ -220,7 +226,13 @@ def _truth(moved: Movements, schemes: list[Scheme], table: pa.Table, ids: pa.Arr
         wallets = tuple(ids.take(pa.array(scheme.wallets)).to_pylist())
         found.append(
             SchemeTruth(
-                number, scheme.typology, scheme.is_illicit, wallets, tuple(tx_ids[start:end]), times[start], times[end - 1]
+                number,
+                scheme.typology,
+                scheme.is_illicit,
+                wallets,
+                tuple(tx_ids[start:end]),
+                times[start],
+                times[end - 1],
             )
         )
     return found

@@ -46,9 +46,7 @@ class Movements:
         return Movements(*(getattr(self, f.name)[order] for f in fields(self)))
 
 
-def everyday(
-    rng: np.random.Generator, people: Population, count: int, mules: npt.NDArray[np.bool_]
-) -> Movements:
+def everyday(rng: np.random.Generator, people: Population, count: int, mules: npt.NDArray[np.bool_]) -> Movements:
     """Ordinary life on the chain: few wallets do most of it, most pay those they know, exchanges are hubs.
 
     Args:

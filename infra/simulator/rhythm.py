@@ -11,7 +11,32 @@ import numpy.typing as npt
 _HOUR_S = 3600
 # Shares of a day's events by hour (UTC) and of a week's by day from Monday on: a quiet night, a quieter weekend.
 _BY_HOUR = np.array(
-    [2.2, 1.8, 1.6, 1.5, 1.6, 1.9, 2.6, 3.6, 4.6, 5.2, 5.5, 5.6, 5.6, 5.6, 5.7, 5.7, 5.6, 5.4, 5.2, 4.9, 4.5, 4.0, 3.3, 2.7]
+    [
+        2.2,
+        1.8,
+        1.6,
+        1.5,
+        1.6,
+        1.9,
+        2.6,
+        3.6,
+        4.6,
+        5.2,
+        5.5,
+        5.6,
+        5.6,
+        5.6,
+        5.7,
+        5.7,
+        5.6,
+        5.4,
+        5.2,
+        4.9,
+        4.5,
+        4.0,
+        3.3,
+        2.7,
+    ]
 )
 _BY_DAY = np.array([1.08, 1.1, 1.1, 1.08, 1.06, 0.82, 0.76])
 _THURSDAY = 3  # 1970-01-01
@@ -34,5 +59,5 @@ class Rhythm:
 
     def micros(self, phase: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Phases in [0, 1) [n] as microseconds since 1970, whole seconds, in the same order."""
-        seconds = np.interp(phase, self._cumulated, self._edges_s).astype(np.int64)
-        return seconds * 1_000_000
+        seconds: npt.NDArray[np.int64] = np.interp(phase, self._cumulated, self._edges_s).astype(np.int64)
+        return seconds * np.int64(1_000_000)

@@ -1,7 +1,7 @@
 """Planted schemes and their benign look-alikes: the same shapes, told apart by how value goes through them.
 
-In a scheme value is passed on soon and nearly whole, between wallets with little past together. A look-alike has the same
-degrees, amounts and hours, but its value stays longer, is passed on in part, or goes back and forth between acquaintances.
+In a scheme value is passed on soon and nearly whole, between wallets with little past together. A look-alike has the
+same degrees, amounts and hours, but its value stays longer and is passed on in part, between wallets with a past.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
 # What tells a scheme from its look-alike, each with a wide overlap: medians of how long it lasts as a share of the
-# interval, and the share of wallets that came lately.
+# interval, the share of wallets that came lately, and of those that are funded for it.
 _SPAN_ILLICIT, _SPAN_LICIT = 0.006, 0.04
 _NEWCOMERS_ILLICIT, _NEWCOMERS_LICIT = 0.75, 0.35
+_FUNDED_ILLICIT, _FUNDED_LICIT = 0.45, 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """One planted instance: its shape's name, whether it is illicit, the wallets that made it (exchanges are bystanders)."""
+    """One planted instance: its shape's name, whether it is illicit, its wallets (exchanges are bystanders)."""
 
     typology: str
     is_illicit: bool
@@ -65,6 +66,14 @@ class _Plot:
     def exchange(self) -> int:
         """An exchange, the large ones more often."""
         return self.people.first_exchange + int(zipf(self.rng, self.people.exchanges, 1)[0])
+
+
+def _fund(plot: _Plot, w: _Ints) -> None:
+    """Some members get their first value from an exchange: nearly all who came for the scheme, few others."""
+    share = _FUNDED_ILLICIT if plot.is_illicit else _FUNDED_LICIT
+    for wallet, amount in zip(w, plot.varied(len(w)), strict=True):
+        if plot.rng.random() < share:
+            plot.pay(plot.exchange(), wallet, 0.001, float(amount), WITHDRAWAL)
 
 
 def _fan_in(plot: _Plot, w: _Ints) -> None:
@@ -166,7 +175,11 @@ def plant(
         span = float(min(median * np.exp(rng.normal(0.0, 0.8)), 0.999 - start))
         size = float(np.exp(rng.normal(0.0 if is_illicit else -0.3, 1.5)))
         plot = _Plot(rng, people, is_illicit, start, span, size, [])
-        draw(plot, wallets)
+        _fund(plot, wallets)
+        rounds = int(rng.integers(1, 4 if is_illicit else 3))
+        for turn in range(rounds):
+            plot.start, plot.span = start + span * turn / rounds, span / rounds
+            draw(plot, wallets)
         parts.append(plot)
         schemes.append(Scheme(typology if is_illicit else LOOK_ALIKES[typology], is_illicit, wallets))
         total += len(plot.edges)
@@ -180,7 +193,7 @@ def plant(
 def _members(
     rng: np.random.Generator, people: Population, n: int, start: float, used: npt.NDArray[np.bool_], newcomers: float
 ) -> _Ints:
-    """`n` wallets that are there at `start` and in no other scheme: a share of them newly come, the rest from all before."""
+    """`n` wallets that are there at `start` and in no other scheme: a share newly come, the rest from all before."""
     alive = int(people.born_by(np.array([start]))[0])
     recent = alive - 1 - (rng.random(3 * n) ** 2 * min(alive, 400)).astype(np.int64)
     anyone = (rng.random(3 * n) * alive).astype(np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -136,7 +137,8 @@ class TransactionConverter:
         mapping, n = self.mapping, raw.count
         texts = TextColumns(raw, mapping.null_texts, self._file, self._pseudonyms)
         network = texts.text(
-            mapping.network if isinstance(mapping.network, TextField) else TextField(constant=mapping.network), "network"
+            mapping.network if isinstance(mapping.network, TextField) else TextField(constant=mapping.network),
+            "network",
         )
         columns: dict[str, pa.Array] = {
             "tx_id": texts.identifier(mapping.transaction_id, network, "tx_id"),
@@ -191,8 +193,12 @@ class TransactionConverter:
         found, is_bad, is_early = micros(column, field)
         problems = texts.raw.problems
         if column.null_count:
-            problems.add(np.asarray(column.is_null()), "missing_occurred_at", "occurred_at: expected a time, found none")
-        problems.add(is_early, "invalid_occurred_at", lambda row: f"expected 1970 or later, found {_shown(column, row)}")
+            problems.add(
+                np.asarray(column.is_null()), "missing_occurred_at", "occurred_at: expected a time, found none"
+            )
+        problems.add(
+            is_early, "invalid_occurred_at", lambda row: f"expected 1970 or later, found {_shown(column, row)}"
+        )
         problems.add(
             is_bad, "invalid_occurred_at", lambda row: f"expected a time as {field.format}, found {_shown(column, row)}"
         )
@@ -201,7 +207,9 @@ class TransactionConverter:
     def _block(self, texts: TextColumns, name: str) -> pa.Array:
         column = texts.column(name).cast(pa.string())
         words, faults = scaled_integers(column, 0)
-        faults = np.where((faults == 0) & ((words[:, 1] != 0) | (words[:, 0] >> 63 != 0)), NumberFault.TOO_LARGE, faults)
+        faults = np.where(
+            (faults == 0) & ((words[:, 1] != 0) | (words[:, 0] >> 63 != 0)), NumberFault.TOO_LARGE, faults
+        ).astype(np.uint8)
         if faults.any():
             _note_faults(texts.raw.problems, column, faults, "block")
         return pa.array(words[:, 0].view(np.int64), mask=np.asarray(column.is_null()) | (faults != 0))
@@ -214,12 +222,14 @@ class TransactionConverter:
                 problem = f"card_features.v{number}: expected a number, found none"
                 texts.raw.problems.add(np.asarray(column.is_null()), "missing_card_features", problem)
             values, is_bad = floats(column)
-            texts.raw.problems.add(is_bad, "invalid_card_features", f"card_features.v{number}: expected a finite number")
+            texts.raw.problems.add(
+                is_bad, "invalid_card_features", f"card_features.v{number}: expected a finite number"
+            )
             columns[f"card_features.v{number}"] = values
         return columns
 
 
-def _note_faults(problems: Problems, column: pa.Array, faults: np.ndarray, name: str) -> None:  # type: ignore[type-arg]
+def _note_faults(problems: Problems, column: pa.Array, faults: npt.NDArray[np.uint8], name: str) -> None:
     problems.add(
         faults != 0, f"invalid_{name}",
         lambda row: f"{name}: expected {NumberFault(int(faults[row])).expected}, found {_shown(column, row)}",

@@ -24,7 +24,7 @@ def scan_csv(  # type: ignore[no-untyped-def]
         is_final: nothing follows this block, so what stands at its end is whole.
         starts, lengths, escapes: [fields, rows]; places in the buffer without the quotes, and 1 where doubled
             quotes stand inside. Fields past the first dimension are counted only.
-        row_starts, row_ends, counts: [rows]; the row without its newline, and its number of fields or a code from above.
+        row_starts, row_ends, counts: [rows]; the row without its newline, and its number of fields or a code above.
 
     Returns:
         Rows found and the place of the first byte not used.
@@ -73,9 +73,9 @@ def scan_csv(  # type: ignore[no-untyped-def]
                 while at < end and buffer[at] != delimiter and buffer[at] != 10:
                     at += 1
                 stop = at
-                if at < end and buffer[at] == 10 and stop > start and buffer[stop - 1] == 13:
-                    stop -= 1
-                elif at >= end and is_final and stop > start and buffer[stop - 1] == 13:
+                if (at < end and buffer[at] == 10 and stop > start and buffer[stop - 1] == 13) or (
+                    at >= end and is_final and stop > start and buffer[stop - 1] == 13
+                ):
                     stop -= 1
             if field < width:
                 starts[field, rows] = start
@@ -134,5 +134,3 @@ def find_newlines(buffer, at, is_final, row_starts, row_ends):  # type: ignore[n
             rows += 1
         at = min(stop + 1, end)
     return rows, at
-
-

@@ -32,8 +32,8 @@ class Cut:
     """Where a source is cut. Rows count from 0 in file order; row `row` is the first one after the cut.
 
     `is_sorted` says whether the file is in order of time; where not, rows count the accepted ones in order of time, as
-    `read_in_time_order` does. `training` and `test` map wallet ids, or tx_ids where `labels_are_of` is "transactions", to
-    labels in order of first appearance; `validation` is the later part of `training`, from `validation_row` on.
+    `read_in_time_order` does. `training` and `test` map wallet ids, or tx_ids where `labels_are_of` is "transactions",
+    to labels in order of first appearance; `validation` is the later part of `training`, from `validation_row` on.
     Labelled wallets without a transaction are in none of them.
     """
 
@@ -62,8 +62,8 @@ def cut_of(
         source: a path; a stream cannot be read twice, so it has no cut.
         mapping: what becomes of which column.
         wallet_labels: wallet id → label, as `LabelFile.by_wallet` gives them.
-        by: "wallets" cuts where the first wallet of the last 20 % of the labelled ones appears; "rows" at 80 % of the rows,
-            and wallets that appear later are judged. Without labels of wallets always the rows.
+        by: "wallets" cuts where the first wallet of the last 20 % of the labelled ones appears; "rows" at 80 % of the
+            rows, and wallets that appear later are judged. Without labels of wallets always the rows.
         key: 16 to 64 secret bytes, where the mapping makes pseudonyms.
 
     Raises:
@@ -116,11 +116,12 @@ def _places(column: pa.ChunkedArray, value_set: pa.Array) -> _Ints:
 
 
 def _by_wallets(
-    names: list[str], labels: Mapping[str, str], first_row: _Ints, micros: _Ints, place: _Ints, total: int, is_sorted: bool,
-    by: str,
+    names: list[str], labels: Mapping[str, str], first_row: _Ints, micros: _Ints, place: _Ints, total: int,
+    is_sorted: bool, by: str,
 ) -> Cut:  # fmt: skip
     key = np.minimum(
-        np.where(first_row[0] == _NEVER, _NEVER, 2 * first_row[0]), np.where(first_row[1] == _NEVER, _NEVER, 2 * first_row[1] + 1)
+        np.where(first_row[0] == _NEVER, _NEVER, 2 * first_row[0]),
+        np.where(first_row[1] == _NEVER, _NEVER, 2 * first_row[1] + 1),
     )
     appearing = [int(i) for i in np.argsort(key, kind="stable") if key[i] != _NEVER]
     rows = total if is_sorted else len(micros)
@@ -143,7 +144,13 @@ def _by_wallets(
 
 
 def _by_rows(
-    micros: _Ints, order: _Ints, place: _Ints, total: int, is_sorted: bool, tx_ids: list[pa.Array], labels: list[str | None]
+    micros: _Ints,
+    order: _Ints,
+    place: _Ints,
+    total: int,
+    is_sorted: bool,
+    tx_ids: list[pa.Array],
+    labels: list[str | None],
 ) -> Cut:
     rows = total if is_sorted else len(micros)
     row = int(TRAINING_SHARE * rows)

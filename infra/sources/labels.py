@@ -14,8 +14,8 @@ from infra.sources.errors import MappingError
 from infra.sources.mapping import LabelMapping
 from infra.sources.pseudonyms import Pseudonyms
 from infra.sources.raw_rows import RawRows
-from infra.sources.reading import CHUNK_ROWS, RejectedRow, Source
 from infra.sources.readers import open_rows
+from infra.sources.reading import CHUNK_ROWS, RejectedRow, Source
 from infra.sources.rules import check_wallet_ids
 
 
@@ -34,7 +34,11 @@ class LabelFile:
 
 
 def read_labels(
-    source: Source, mapping: LabelMapping, known_at: datetime, only: Container[str] | None = None, key: bytes | None = None
+    source: Source,
+    mapping: LabelMapping,
+    known_at: datetime,
+    only: Container[str] | None = None,
+    key: bytes | None = None,
 ) -> LabelFile:
     """Read a label file whole: it has a row a wallet, so it is small beside its transactions.
 

@@ -90,7 +90,7 @@ class AmountField(_Model):
 
 
 class MoneyField(_Model):
-    """An amount with its asset; with `only_if_asset_differs` it is left out where its asset is that of the transaction."""
+    """An amount with its asset; with `only_if_asset_differs` left out where its asset is that of the transaction."""
 
     amount: AmountField
     asset: TextField
@@ -194,7 +194,9 @@ class TransactionMapping(_Named):
     fee: MoneyField | None = None
     block: str | None = None
     payment: PaymentFields | None = None
-    card_features: str | None = Field(None, pattern=r"^[^{}]*\{n\}[^{}]*$", description="column names, {n} from 1 to 28")
+    card_features: str | None = Field(
+        None, pattern=r"^[^{}]*\{n\}[^{}]*$", description="column names, {n} from 1 to 28"
+    )
     label: LabelField | None = None
 
     @field_validator("kind", "status")

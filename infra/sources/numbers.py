@@ -66,7 +66,7 @@ def decimal_array(words: npt.NDArray[np.uint64], is_valid: npt.NDArray[np.bool_]
 
 
 def floats(texts: pa.Array) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-    """Text as float64, for features that are floats at their source; and where [n] it is none (NaN and infinite too)."""
+    """Text as float64, for features that are floats at their source; and where [n] it is none (NaN, infinite too)."""
     numbers = pc.match_substring_regex(texts, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
     is_number = np.asarray(pc.fill_null(numbers, True))
     # Arrow's own parser accepts no leading plus.

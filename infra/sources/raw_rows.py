@@ -1,4 +1,4 @@
-"""Rows as a source gave them: columns of text, the raw bytes of each row for the quarantine, and what is no row at all."""
+"""Rows as a source gave them: columns of text, each row's bytes for the quarantine, and what is no row at all."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class Problems:
 class RawRows:
     """A run of source rows.
 
-    `columns` holds text (pa.string, null where the row lacks it) or, from Parquet, the file's own type. `problems` holds
-    rows that are no rows, or whose text is no text; `raw` gives a row's bytes; `first_row` counts from 0 after the header.
+    `columns` holds text (pa.string, null where the row lacks it) or, from Parquet, the file's own type. `problems`
+    holds rows that are no rows, or whose text is no text; `raw` gives a row's bytes; `first_row` counts from 0 after
+    the header.
     """
 
     first_row: int
@@ -63,7 +64,12 @@ class RawRows:
 
 
 def text_column(
-    buffer: npt.NDArray[np.uint8], starts: _Ints, lengths: _Ints, escapes: npt.NDArray[np.uint8], problems: Problems, name: str
+    buffer: npt.NDArray[np.uint8],
+    starts: _Ints,
+    lengths: _Ints,
+    escapes: npt.NDArray[np.uint8],
+    problems: Problems,
+    name: str,
 ) -> pa.Array:
     """The spans as pa.string; a row whose bytes are not UTF-8 is noted in `problems` and blanked."""
     n = len(starts)
@@ -87,7 +93,12 @@ def text_column(
 
 
 def _with_escapes(
-    buffer: npt.NDArray[np.uint8], starts: _Ints, lengths: _Ints, escapes: npt.NDArray[np.uint8], problems: Problems, name: str
+    buffer: npt.NDArray[np.uint8],
+    starts: _Ints,
+    lengths: _Ints,
+    escapes: npt.NDArray[np.uint8],
+    problems: Problems,
+    name: str,
 ) -> pa.Array:
     values: list[bytes] = []
     bad = np.zeros(len(starts), np.bool_)

@@ -30,7 +30,9 @@ class RowReader(Protocol):
     """A source as rows. `bytes_read` of `size` bytes as stored are behind it; `size` is none where nobody knows."""
 
     header: tuple[str, ...]
-    size: int | None
+
+    @property
+    def size(self) -> int | None: ...
 
     @property
     def bytes_read(self) -> int: ...
@@ -64,8 +66,10 @@ def open_rows(
     stream = iter(blocks)
     first = _first_block(stream, where)
     name = where.lower().removesuffix(".gz")
-    is_json = name.endswith((".jsonl", ".ndjson", ".json")) or first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
-    if is_json:
+    opening = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if name.endswith((".jsonl", ".ndjson", ".json")) or opening == b"{":
+        if opening == b"[" and not blocks.is_live:
+            raise UnreadableSource(f"{where}: one JSON array, expected one object a line: jq -c '.[]' makes them")
         return JsonRows(where, blocks, stream, first, tuple(wanted(())))
     return CsvRows(where, blocks, stream, first, wanted, ord(delimiter))
 
@@ -209,9 +213,7 @@ class CsvRows(_Buffered):
         problems = Problems(found)
         problems.add(counts == UNCLOSED_QUOTE, "malformed_row", "a quote opens and never closes")
         problems.add(counts == TEXT_AFTER_QUOTE, "malformed_row", "text follows a closing quote")
-        problems.add(
-            counts != width, "malformed_row", lambda row: f"expected {width} fields, found {int(counts[row])}"
-        )
+        problems.add(counts != width, "malformed_row", lambda row: f"expected {width} fields, found {int(counts[row])}")
         is_good = problems.good()
         columns = {}
         for name in self._wanted:
@@ -251,7 +253,7 @@ class _Scan:
 
 
 class JsonRows(_Buffered):
-    """JSON lines: one object a line; nested objects are named with dots. Numbers keep their text, so they stay exact."""
+    """JSON lines: one object a line; nested objects are named with dots. Numbers keep their text, so stay exact."""
 
     header: tuple[str, ...] = ()
 
@@ -351,7 +353,7 @@ class ParquetRows:
         self.where = where
         try:
             self._file = pq.ParquetFile(where)
-            self.size: int | None = Path(where).stat().st_size
+            self._size = Path(where).stat().st_size
         except (OSError, pa.ArrowException) as error:
             raise UnreadableSource(f"{where}: no readable Parquet: {error}") from error
         self.header = tuple(self._file.schema_arrow.names)
@@ -362,9 +364,13 @@ class ParquetRows:
         self._row = 0
 
     @property
+    def size(self) -> int | None:
+        return self._size
+
+    @property
     def bytes_read(self) -> int:
         total = self._file.metadata.num_rows
-        return int((self.size or 0) * self._row / total) if total else self.size or 0
+        return int(self._size * self._row / total) if total else self._size
 
     def runs(self, rows: int) -> Iterator[RawRows]:
         try:

@@ -55,7 +55,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Source rows in order: `values[i]` is a `RecordTransaction` command, `keys[i]` its source wallet or else its tx_id.
+    """Source rows in order: `values[i]` is a `RecordTransaction` command, `keys[i]` its source wallet or tx_id.
 
     `rows_read` counts the chunk's rows: values and rejected together. `table` holds the accepted rows as columns.
     `first_occurred_at` and `last_occurred_at` are the earliest and the latest time, none without an accepted row.
@@ -135,7 +135,7 @@ def read_in_time_order(
     """Read a source that is not in order of time: as `read`, sorted by event time, ties in file order.
 
     Holds all accepted rows in memory (about 0.4 GB a million). `first_row` and `last_row` are places in the new order,
-    refused rows not counted; the refused ones come with the first chunk that begins at 0. `origin.row` stays the file's.
+    refused rows not counted; these come with the chunk that begins at 0. `origin.row` stays the file's.
 
     Raises:
         SourceError: as `read`, but before the first chunk: what follows a break might belong before what stands there.
@@ -171,7 +171,7 @@ def read_in_time_order(
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Source rows [n] and what became of them: `table` [n] has a row for each, `raw.problems` names the refused ones."""
+    """Source rows [n] and what became of them: `table` [n] has a row for each, `raw.problems` names those refused."""
 
     raw: RawRows
     table: pa.Table
@@ -235,7 +235,9 @@ def _assembled(
     )  # fmt: skip
 
 
-def transaction_labels(table: pa.Table, truth: pa.Array, field: LabelField, known_at: datetime) -> list[LabelTransaction]:
+def transaction_labels(
+    table: pa.Table, truth: pa.Array, field: LabelField, known_at: datetime
+) -> list[LabelTransaction]:
     """Commands for the rows of `table` [n] whose `truth` [n] says something; each transaction's label once."""
     found: list[LabelTransaction] = []
     for tx_id, value in zip(table.column("tx_id").to_pylist(), truth.cast(pa.string()).to_pylist(), strict=True):
@@ -263,7 +265,7 @@ def _digest(source: Source, mapping: TransactionMapping) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a mapping would make of a source: the first accepted rows as columns of the schema, and refusals by reason."""
+    """What a mapping would make of a source: the first accepted rows as columns, and refusals by reason."""
 
     accepted: list[dict[str, Any]]
     rows_read: int

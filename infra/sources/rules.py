@@ -19,7 +19,9 @@ from infra.sources.raw_rows import Problems
 CONTROL = r"[\x00-\x1f\x7f-\x{9f}\x{2028}\x{2029}]"
 _KINDS = pa.array([kind.value for kind in TransactionKind if kind is not TransactionKind.UNKNOWN])
 _STATUSES = pa.array([status.value for status in TransactionStatus if status is not TransactionStatus.UNKNOWN])
-_TEXTS = tuple(f"payment.{name}" for name in ("merchant_category", "location", "country", "payment_method", "device_id"))
+_TEXTS = tuple(
+    f"payment.{name}" for name in ("merchant_category", "location", "country", "payment_method", "device_id")
+)
 
 
 def check_transactions(table: pa.Table, problems: Problems, arrived_at: datetime | None) -> None:
@@ -93,7 +95,9 @@ def _member(table: pa.Table, name: str, known: pa.Array, problems: Problems) -> 
     _needed(column, name, problems)
     outside = pc.invert(pc.is_in(column, value_set=known))
     problems.add(
-        _true(outside), f"invalid_{name}", lambda row: f"expected one of {known.to_pylist()}, found {_shown(column, row)}"
+        _true(outside),
+        f"invalid_{name}",
+        lambda row: f"expected one of {known.to_pylist()}, found {_shown(column, row)}",
     )
 
 

@@ -1,4 +1,4 @@
-"""The mappings that come with Tidemark: found by name, by a file's header, and the draft for a header that none fits."""
+"""The mappings that come with Tidemark, found by name or by a file's header."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def label_mapping(name_or_path: str | Path) -> LabelMapping:
 
 
 def detect(header: tuple[str, ...]) -> AnyMapping | None:
-    """The shipped mapping whose columns are all in the header; of several the one that names most, none where none fits."""
+    """The shipped mapping whose columns are all in the header; of several the one that names most."""
     names = set(header)
     fitting = [mapping for mapping in shipped_mappings().values() if names.issuperset(mapping.columns())]
     return max(fitting, key=lambda mapping: len(mapping.columns()), default=None)

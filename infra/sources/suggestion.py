@@ -1,4 +1,4 @@
-"""Drafts a mapping for a header that no shipped one fits: a start for a person, with what could not be guessed marked."""
+"""Drafts a mapping for a header that no shipped one fits: a start for a person, what could not be guessed marked."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ _MONTH_DAYS = np.array([31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int6
 
 @njit(cache=True, nogil=True, boundscheck=False)
 def _parse_iso(buffer, offsets, out, has_zone, is_bad):  # type: ignore[no-untyped-def]
-    """YYYY-MM-DD or YYYY/MM/DD, then optionally T or a space, HH:MM, :SS, .fraction, and Z or ±HH:MM or ±HHMM or ±HH."""
+    """YYYY-MM-DD or YYYY/MM/DD, then optionally T or a space, HH:MM, :SS, .fraction, and Z, ±HH:MM, ±HHMM or ±HH."""
     for i in range(out.shape[0]):
         at = offsets[i]
         end = offsets[i + 1]

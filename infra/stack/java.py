@@ -33,4 +33,4 @@ def class_path(part: str) -> str:
 
 def java(*, heap: str, options: Sequence[str], main: Sequence[str]) -> list[str]:
     """Return a Java command with a heap of at most `heap` that ends when it runs out of memory."""
-    return [str(JAVA), "-XX:+AutoCreateSharedArchive", f"-XX:SharedArchiveFile=/tmp/cdsa/{[x for x in main if not x.startswith(chr(47))][0]}.jsa", f"-Xmx{heap}", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true", *options, *main]
+    return [str(JAVA), f"-Xmx{heap}", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true", *options, *main]

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def _binaries() -> Path:
     return Path(spec.origin).parent / f"pginstall{VERSION}" / "bin"
 
 
+@cache
 def _as_unprivileged() -> list[str]:
     """Return the command that drops root, empty for everyone else.
 
@@ -97,7 +99,9 @@ def _as_unprivileged() -> list[str]:
         raise StackError("Postgres does not run as root and `setpriv` (package util-linux) is missing: install it")
     user = pwd.getpwnam(_UNPRIVILEGED)
     drop = [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    return [*drop, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    keeping = [*drop, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    # A container may not own the capability; Postgres then runs where its folders can be reached by everyone.
+    return keeping if subprocess.run([*keeping, "true"], capture_output=True).returncode == 0 else drop
 
 
 def _initialise(folder: Path, data: Path, password: str) -> None:

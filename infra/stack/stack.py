@@ -160,7 +160,7 @@ class Stack:
     def wait_ready(
         self, names: Iterable[str], *, timeout_s: float = READY_TIMEOUT_S, progress: Progress | None = None
     ) -> None:
-        """Wait until each named part answers by its protocol (a worker: runs).
+        """Wait until each named part answers by its protocol; a worker: until it runs, or has done its work.
 
         Raises:
             PartDown: one does not; the message names it, the reason and its log.
@@ -179,7 +179,7 @@ class Stack:
                 if progress is not None and told.get(name) != (status.state, status.detail):
                     told[name] = (status.state, status.detail)
                     progress(name, status)
-                if status.is_ready:
+                if status.is_ready or status.state == "finished":
                     missing.remove(name)
                     continue
                 began_at = first_restarts.setdefault(name, status.restarts)

@@ -10,10 +10,12 @@ if [[ ! -d "$state" ]]; then
 fi
 if [[ ! -x .venv/bin/python ]]; then
     # Stopping needs the installation; without it a stack could still run, and removing its files would orphan it.
-    if compgen -G "$state/*/supervisor.lock" > /dev/null && ! flock --nonblock --shared "$state"/*/supervisor.lock true 2> /dev/null; then
-        echo "A stack still runs in $state, but .venv is gone: run 'make setup' first." >&2
-        exit 1
-    fi
+    for lock in "$state"/*/supervisor.lock; do
+        if [[ -e "$lock" ]] && ! flock --nonblock --shared "$lock" true; then
+            echo "A stack still runs in ${lock%/*}, but .venv is gone: run 'make setup' first." >&2
+            exit 1
+        fi
+    done
     if [[ "$1" == clean ]]; then
         rm -rf "$state"
         echo "Removed $state."

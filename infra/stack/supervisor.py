@@ -66,13 +66,21 @@ class Supervisor:
             except BlockingIOError:
                 raise StackBusy(f"a supervisor already runs on {self._state.folder}") from None
             _log.info("supervisor_started", pid=os.getpid(), folder=str(self._state.folder))
-            while self.reconcile():
+            while self._reconcile_or_log():
                 time.sleep(TICK_S)
                 if not _is_same_file(lock, self._state.supervisor_lock):
                     # Someone removed the folder under us: what runs belongs to nobody and a new stack may start there.
                     _log.error("state_folder_removed", folder=str(self._state.folder))
                     self.request_end()
             _log.info("supervisor_ended")
+
+    def _reconcile_or_log(self) -> bool:
+        # The outer loop: a full disk or a damaged file must not leave the servers without their keeper.
+        try:
+            return self.reconcile()
+        except Exception as error:
+            _log.exception("reconcile_failed", error=str(error))
+            return True
 
     def reconcile(self) -> bool:
         """Take one step towards what is wanted; tell whether anything is still wanted or running."""

@@ -1,7 +1,8 @@
-"""Great Expectations on rows read back from the warehouse: the rules of `rules` again, and what only a whole batch can break.
+"""Great Expectations on rows read back from the warehouse: the rules of `rules`, and what only whole batches break.
 
-A broken expectation raises an alarm, it moves no row: single rows were screened before they came in. Data Docs are written as
-HTML that needs no network (`offline_docs`). Great Expectations takes ten seconds to import, so it is imported when first used.
+A broken expectation raises an alarm, it moves no row: single rows were screened before they came in. Data Docs are
+written as HTML that needs no network (`offline_docs`). Great Expectations takes ten seconds to import, so it is
+imported when first used.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ class WarehouseGenerations:
             StoreUnavailable: the warehouse does not answer.
         """
         with translated("swapping generations"), self._connect() as connection, connection.cursor() as cursor:
+            run(cursor, sql.LOCK_LAYOUT, (sql.LAYOUT_LOCK,))
             if generation not in (found := _generations(cursor)):
                 raise ProjectionError(f"expected one of the warehouse generations {list(found)}, found {generation}")
             run(cursor, f"CREATE SCHEMA IF NOT EXISTS {LIVE_SCHEMA}")
@@ -70,6 +71,7 @@ class WarehouseGenerations:
             StoreUnavailable: the warehouse does not answer.
         """
         with translated("dropping a generation"), self._connect() as connection, connection.cursor() as cursor:
+            run(cursor, sql.LOCK_LAYOUT, (sql.LAYOUT_LOCK,))
             if _live(cursor) == generation:
                 raise ProjectionError(
                     f"expected a generation that is not live, found {generation}: publish another first"

@@ -210,7 +210,8 @@ def _checks(event_type: str, events: pa.Table) -> Iterator[tuple[str, str, pa.Ar
         if rule.event_type == event_type and rule.column in events.column_names:
             yield rule.reason, rule.sentence(), rule.broken(events)
     for name in events.column_names:
-        if pa.types.is_string(events[name].type) and _may_hold_nul(events[name]):
+        kind = events[name].type
+        if (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and _may_hold_nul(events[name]):
             broken = pc.fill_null(pc.match_substring(events[name], "\0"), False)
             yield "nul_in_text", f"expected text without NUL in {name}, found one", broken
 

@@ -28,8 +28,6 @@ from projections.warehouse.facts import FACTS, fact_rows, fields_read
 from projections.warehouse.rules import broken_rules
 from projections.warehouse.views import MATERIALISED_VIEWS
 
-_LAYOUT_LOCK = 7_413_201  # any number of our own: two workers that start together create the tables one after the other
-
 
 def schema_of(generation: int) -> str:
     """The Postgres schema of one generation."""
@@ -121,7 +119,6 @@ class WarehouseProjection:
             StoreDisagrees: it holds a value that cannot be read as what was written.
             ProjectionError: it refuses.
         """
-        self.load_position()  # makes the tables of a new generation
         with translated("reading the warehouse back"), self._open() as connection, connection.cursor() as cursor:
             run(cursor, sql.READ_SNAPSHOT)
             with read_through():
@@ -169,9 +166,10 @@ class WarehouseProjection:
         connection = self._connect()
         try:
             with connection.cursor() as cursor:
-                run(cursor, sql.LOCK_LAYOUT, (_LAYOUT_LOCK,))
+                run(cursor, sql.LOCK_LAYOUT, (sql.LAYOUT_LOCK,))
                 (found,) = run(cursor, sql.HAS_LAYOUT, (f"{self.schema}.checkpoints",))
-                run(cursor, f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
+                if not found[0]:
+                    run(cursor, f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
                 run(cursor, f'SET search_path TO "{self.schema}"')
                 if not found[0]:
                     for statement in layout("postgresql"):

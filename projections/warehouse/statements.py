@@ -98,6 +98,7 @@ FROM (
 WHERE d.model_version = t.model_version
 """
 
+LAYOUT_LOCK = 7_413_201  # a number of our own: who makes, swaps or drops a generation waits for whoever does so
 LOCK_LAYOUT = "SELECT pg_advisory_xact_lock($1)"
 HAS_LAYOUT = "SELECT count(*) FROM pg_class WHERE oid = to_regclass($1)"
 LIST_SCHEMAS = r"SELECT nspname FROM pg_namespace WHERE nspname LIKE 'warehouse\_g%' ORDER BY nspname"

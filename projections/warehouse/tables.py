@@ -86,7 +86,7 @@ def warehouse_metadata(schema: str | None = None) -> sa.MetaData:
         CHECKPOINTS,
         m,
         _column("topic", _Id),
-        sa.Column("partition", sa.Integer(), nullable=False, autoincrement=False),
+        sa.Column("partition", sa.Integer(), nullable=False, autoincrement=False, redshift_encode="az64"),
         _column("next_offset", sa.BigInteger()),
         sa.PrimaryKeyConstraint("topic", "partition"),
         redshift_diststyle="ALL",

@@ -133,7 +133,7 @@ def test_kafka_options_carry_tls_and_sasl() -> None:
 
 
 def test_an_unknown_address_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="tidemark up.*TIDEMARK_KAFKA__BOOTSTRAP"):
+    with pytest.raises(ValueError, match=r"tidemark up.*TIDEMARK_KAFKA__BOOTSTRAP"):
         KafkaSettings().client_config()
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -117,7 +118,7 @@ def test_a_part_that_ends_at_once_is_started_again_ever_later(bench: Bench) -> N
     bench.part("a", (sys.executable, "-c", "raise SystemExit(3)"), prepare=lambda: starts.append(time.monotonic()))
     bench.want("a")
     bench.until(lambda: len(starts) >= 4)
-    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
     assert gaps[2] > gaps[0]
     assert bench.status("a").last_exit == "exit code 3"
 

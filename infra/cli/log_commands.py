@@ -1,0 +1,63 @@
+"""Commands about the log and the stores made from it: verify."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from infra.cli import exits, output
+from infra.cli.app import command
+from infra.cli.context import Context
+from infra.cli.stack_commands import Json
+from projections.verify import Proof
+
+STORES = ("log", "archive", "warehouse", "graph")
+SERVER = {"log": "kafka", "archive": "s3", "warehouse": "postgres", "graph": "neo4j"}
+
+
+@command("verify", examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"])
+def verify(
+    stores: Annotated[list[str] | None, typer.Argument(help="log, archive, warehouse, graph; by default all.")] = None,
+    json: Json = False,
+) -> int:
+    """Read each store back, read the log, and prove them equal: exit status 3 when they are not."""
+    names = stores or list(STORES)
+    unknown = [name for name in names if name not in STORES]
+    if unknown:
+        raise typer.BadParameter(f"expected {', '.join(STORES)}, found {', '.join(unknown)}", param_hint="STORES")
+    context = Context()
+    composition = context.need("kafka", "registry", *(SERVER[name] for name in names))
+    verifier = composition.verifier()
+    proofs: list[Proof] = []
+    for name in names:
+        if name == "log":
+            found = verifier.log()
+        elif name == "archive":
+            found = verifier.archive(composition.archive())
+        else:
+            found = verifier.projection(composition.warehouse() if name == "warehouse" else composition.graph())
+        proofs.append(found)
+        if not json:
+            show_proof(found)
+    is_ok = all(proof.is_ok for proof in proofs)
+    if json:
+        output.print_json({"ok": is_ok, "stores": [proof.as_json() for proof in proofs]})
+    elif is_ok:
+        output.result("[green]Every store equals the log.[/]" if len(names) > 1 else "[green]It equals the log.[/]")
+    return exits.OK if is_ok else exits.RED
+
+
+def show_proof(proof: Proof) -> None:
+    """A proof: what was compared, and the first differences."""
+    mark = "[green]equal[/]" if proof.is_ok else "[red]differs[/]"
+    rows = ", ".join(f"{output.safe(name)} {output.count(n)}" for name, n in proof.rows.items())
+    aside = f", {output.count(proof.quarantined)} in quarantine" if proof.quarantined else ""
+    output.result(f"{mark}  [bold]{output.safe(proof.store)}[/]  {output.count(proof.records)} records{aside}")
+    if rows:
+        output.result(f"       [dim]rows: {rows}[/]")
+    if proof.excluded:
+        reasons = ", ".join(f"{output.safe(reason)} {output.count(n)}" for reason, n in proof.excluded.items())
+        output.result(f"       [dim]without a row of their own: {reasons}[/]")
+    for problem in proof.problems[:10]:
+        output.result(f"       [red]{output.safe(problem)}[/]")

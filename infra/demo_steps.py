@@ -1,0 +1,47 @@
+"""The list of steps that a demo has done: kept on disk after each, so that an interrupted one resumes and a second one reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class StepList:
+    """Steps done with their results, in one file.
+
+    Args:
+        file: where the list is kept.
+        identity: what the demo is about; a list of another identity is an error of the caller, who gives each its own state.
+    """
+
+    def __init__(self, file: Path, identity: dict[str, Any]) -> None:
+        self._file = file
+        kept: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        self._steps: dict[str, dict[str, Any]] = kept.get("steps", {}) if kept.get("identity") == identity else {}
+        self._identity = identity
+
+    def is_done(self, name: str) -> bool:
+        """Whether the step has ended."""
+        return name in self._steps
+
+    def result(self, name: str) -> dict[str, Any]:
+        """What the step gave.
+
+        Raises:
+            KeyError: it has not ended.
+        """
+        found: dict[str, Any] = self._steps[name]["result"]
+        return found
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds that each step took when it ran."""
+        return {name: step["seconds"] for name, step in self._steps.items()}
+
+    def done(self, name: str, seconds: float, result: dict[str, Any]) -> None:
+        """Record a step, atomically."""
+        self._steps[name] = {"seconds": round(seconds, 2), "result": result}
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._file.with_suffix(".tmp")
+        fresh.write_text(json.dumps({"identity": self._identity, "steps": self._steps}, indent=1, default=str), "utf-8")
+        fresh.replace(self._file)
