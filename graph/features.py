@@ -1,12 +1,15 @@
-"""The streaming features: one state that observes transactions in the order of seq and gives each wallet's vector as of each.
+"""The streaming features: one state that observes transactions in the order of seq and gives each wallet's vector as
+of each.
 
-Training replays history through it and the scorer runs it live: the same code, so the same bits. Work per transaction is bounded.
-It knows no label. What a transaction does to the state is in graph/features_update.py, what a vector holds in graph/features_vector.py.
+Training replays history through it and the scorer runs it live: the same code, so the same bits. Work per transaction
+is bounded. It knows no label. What a transaction does to the state is in graph/features_update.py, what a vector holds
+in graph/features_vector.py.
 """
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -24,10 +27,12 @@ from graph.features_names import (
     FEATURE_NAMES,
     FEATURE_SET_VERSION,
     FEATURES,
+    KEPT_COLUMNS,
     N_CARD,
     PAYMENT,
     PAYMENT_FIELDS,
     TRANSACTION,
+    WRITTEN,
 )
 from graph.features_state import N_EDGE, N_IN, N_OUT, N_PARTY, SEQ, VALUES, WALLETS, Arrays, grown
 from graph.features_update import relative_amount, update
@@ -54,9 +59,10 @@ _NO_VALUE: Final = -1
 class TransactionColumns:
     """A run of transactions as plain arrays of one length n, in the order of seq.
 
-    source, target: wallet ids or None; asset: names; amount_low, amount_high: words of decimal128(38, 18); occurred_at_s: Unix s;
-    kind: int64 position in KINDS; is_failed: bool; card: float32 [n, 28], NaN where absent; payment: one sequence of text or None
-    per name in PAYMENT_FIELDS, or None where the source has no such column at all.
+    source, target: wallet ids or None; asset: names; amount_low, amount_high: words of decimal128(38, 18);
+    occurred_at_s: Unix s;
+    kind: int64 position in KINDS; is_failed: bool; card: float32 [n, 28], NaN where absent; payment: one sequence of
+    text or None per name in PAYMENT_FIELDS, or None where the source has no such column at all.
     """
 
     source: Sequence[str | None]
@@ -125,9 +131,10 @@ def _texts(table: pa.Table, names: list[str]) -> list[list[str | None]] | None:
 class Snapshot:
     """Vectors for the chosen (transaction, side) pairs, in the order of seq, source before target.
 
-    transaction: int64 [m], row in the observed run; side: int64 [m], 0 source, 1 target; wallet: int64 [m], node index, -1 for a
-    transaction that names no wallet (it has one row, side 0, of its own columns alone); k: int64 [m], how many transactions the
-    wallet has then; features: float32 [m, F]; neighbourhoods: for the same m rows, or None where not asked for.
+    transaction: int64 [m], row in the observed run; side: int64 [m], 0 source, 1 target; wallet: int64 [m], node
+    index, -1 for a transaction that names no wallet (it has one row, side 0, of its own columns alone); k: int64 [m],
+    how many transactions the wallet has then; features: float32 [m, F]; neighbourhoods: for the same m rows, or None
+    where not asked for.
     """
 
     transaction: NDArray[np.int64]
@@ -140,7 +147,7 @@ class Snapshot:
     def partner(self) -> NDArray[np.int64]:
         """int64 [m]: the row of the same transaction's other side, -1 where it is not in the snapshot."""
         partner = np.full(len(self.transaction), -1, np.int64)
-        both = np.flatnonzero((self.transaction[1:] == self.transaction[:-1])) if len(partner) else np.zeros(0, np.int64)
+        both = np.flatnonzero(self.transaction[1:] == self.transaction[:-1]) if len(partner) else np.zeros(0, np.int64)
         partner[both], partner[both + 1] = both + 1, both
         return partner
 
@@ -148,7 +155,8 @@ class Snapshot:
 class FeatureState:
     """What the features remember. Feed it every transaction once, in the order of seq.
 
-    The result does not depend on how the stream is cut into batches: vectors are bit-identical. Not safe for two threads.
+    The result does not depend on how the stream is cut into batches: vectors are bit-identical. Not safe for two
+    threads.
     """
 
     def __init__(self) -> None:
@@ -184,7 +192,8 @@ class FeatureState:
     ) -> Snapshot:
         """Count a run of transactions and give the vectors as of each.
 
-        Arguments: emit: "all" sides that name a wallet, "none" to warm up cheaply, or bool [n, 2] by transaction and side;
+        Arguments: emit: "all" sides that name a wallet, "none" to warm up cheaply, or bool [n, 2] by transaction and
+        side;
         neighbourhoods: also the encoder's input. A self-transfer emits both sides, with the same wallet and vector.
         Raises ValueError where `emit` has another shape.
         """
@@ -219,7 +228,9 @@ class FeatureState:
         return _joined(parts, neighbourhoods)
 
     def neighbourhoods_now(self, wallets: NDArray[np.int64]) -> Neighbourhoods:
-        """The encoder's input for wallets (int64 [m], node indexes) as of everything observed, at each one's last transaction."""
+        """The encoder's input for wallets (int64 [m], node indexes) as of everything observed, at each one's last
+        transaction.
+        """
         room = blank(len(wallets))
         _gather(self._arrays, wallets, room.roots, room.legs, room.leg_root, room.hops, room.hop_leg, room.used)
         return room.trimmed(len(wallets))
@@ -234,7 +245,7 @@ class FeatureState:
         for name in ("leg_time", "leg_party", "leg_edge", "leg_party_state"):
             short[name] = short[name][:top]
         names = {
-            f"text_{key}": np.frombuffer("\n".join(map(_escaped, words)).encode(), np.uint8)
+            f"text_{key}": np.frombuffer(json.dumps(list(words)).encode(), np.uint8)
             for key, words in (("wallets", self._wallets), ("assets", self._assets), ("values", self._values))
         }
         out = io.BytesIO()
@@ -256,8 +267,7 @@ class FeatureState:
                 )
             state._arrays = Arrays(**{name: archive[name] for name in Arrays._fields})
             for key, words in (("wallets", state._wallets), ("assets", state._assets), ("values", state._values)):
-                text = archive[f"text_{key}"].tobytes().decode()
-                words.update({_unescaped(word): i for i, word in enumerate(text.split("\n") if text else [])})
+                words.update({word: i for i, word in enumerate(json.loads(archive[f"text_{key}"].tobytes()))})
         state._wallet_ids = list(state._wallets)
         return state
 
@@ -316,7 +326,7 @@ class FeatureState:
         k = np.zeros(rows, np.int64)
         room = blank(rows if neighbourhoods else 0)
         _observe(
-            self._arrays, source, target, asset, low, high, occurred_at_s, kind, is_failed, card, payment, chosen, features, k,
+            self._arrays, source, target, asset, low, high, occurred_at_s, kind, is_failed, card, payment, chosen, _KEPT, features, k,
             neighbourhoods, room.roots, room.legs, room.leg_root, room.hops, room.hop_leg, room.used,
         )  # fmt: skip
         side = where[:, 1]
@@ -348,22 +358,16 @@ def _joined(parts: list[Snapshot], neighbourhoods: bool) -> Snapshot:
     )
 
 
-def _escaped(word: str) -> str:
-    return word.replace("\\", "\\\\").replace("\n", "\\n")
-
-
-def _unescaped(word: str) -> str:
-    return word.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\") if "\\" in word else word
-
-
 _AT_PAYMENT: Final = len(TRANSACTION)
 _AT_CARD: Final = _AT_PAYMENT + len(PAYMENT)
 _AT_WALLET: Final = _AT_CARD + len(CARD)
 _N_PAYMENT: Final = len(PAYMENT)
 _KIND: Final = len(TRANSACTION) - 1
+_N_WRITTEN: Final = len(WRITTEN)
+_KEPT: Final = np.array(KEPT_COLUMNS, np.int64)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _observe(
     arrays: Arrays,
     source: NDArray[np.int64],
@@ -377,6 +381,7 @@ def _observe(
     card: NDArray[np.float32],
     payment: NDArray[np.int64],
     chosen: NDArray[np.bool_],
+    kept_columns: NDArray[np.int64],
     features: NDArray[np.float32],
     k: NDArray[np.int64],
     neighbourhoods: bool,
@@ -391,6 +396,7 @@ def _observe(
     slots = np.empty(features_state.KEEP, np.int64)
     scratch = np.zeros((2, N_EDGE + N_PARTY), np.float32)
     amount = np.empty(4)
+    out = np.empty(_N_WRITTEN, np.float32)
     shares = np.empty(_N_PAYMENT, np.float32)
     row = 0
     for i in range(len(source)):
@@ -413,7 +419,7 @@ def _observe(
             if not chosen[i, side]:
                 continue
             wallet = source[i] if side == 0 else target[i]
-            out = features[row]
+            out[:] = np.nan
             out[1], out[2], out[3], out[4] = amount[0], amount[1], amount[2], decimals
             out[5], out[6], out[7] = digits, fee_mark, is_failed[i]
             out[_KIND] = kind[i]
@@ -432,10 +438,12 @@ def _observe(
                 write_two_hops(arrays, wallet, now, slots, kept, out[at:])
                 if neighbourhoods:
                     write_neighbourhood(arrays, wallet, now, row, roots, legs, leg_root, hops, hop_leg, used)
+            for j in range(len(kept_columns)):
+                features[row, j] = out[kept_columns[j]]
             row += 1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _gather(
     arrays: Arrays,
     wallets: NDArray[np.int64],

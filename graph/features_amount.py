@@ -41,23 +41,24 @@ def amount_words(amounts: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.uint64
     return low, high
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def amount_to_float(low: int, high: int) -> float:
     """An exact amount as float64, in whole units of its asset.
 
-    The 128-bit integer is in units of 10^-18 (the log's decimal scale). float64 keeps 53 bits: relative loss below 2^-52, so digits past
-    the 15th or 16th are gone. Only features and charts may use the result, never money.
+    The 128-bit integer is in units of 10^-18 (the log's decimal scale). float64 keeps 53 bits: relative loss below
+    2^-52, so digits past the 15th or 16th are gone. Only features and charts may use the result, never money.
     """
     return (np.float64(high) * 18446744073709551616.0 + np.float64(low)) / 1e18
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def digit_pattern(low: int, high: int, chunks: NDArray[np.int64]) -> tuple[int, int, float]:
     """What people and programs leave in an amount's digits, from the exact integer.
 
     Arguments: low, high: the amount's words; chunks: int64 [5], scratch for its base-10^9 digits.
-    Returns decimals in use (0..18), significant digits (0..38), and a fee mark: 1 where the amount is a multiple of 0.01 plus
-    or minus a transfer's gas at a whole price in gwei, 0.5 where plus or minus an exchange's usual flat fee, else 0.
+    Returns decimals in use (0..18), significant digits (0..38), and a fee mark: 1 where the amount is a multiple of
+    0.01 plus or minus a transfer's gas at a whole price in gwei, 0.5 where plus or minus an exchange's usual flat fee,
+    else 0.
     """
     limb3 = np.int64((np.uint64(high) >> np.uint64(32)) & np.uint64(0xFFFFFFFF))
     limb2 = np.int64(np.uint64(high) & np.uint64(0xFFFFFFFF))
@@ -95,7 +96,9 @@ def digit_pattern(low: int, high: int, chunks: NDArray[np.int64]) -> tuple[int, 
         over = chunks[1] % _TENTH_MILLI
         if over != 0:
             under = _TENTH_MILLI - over
-            if (under % _GAS == 0 and under <= _GAS * _MAX_GAS_PRICE) or (over % _GAS == 0 and over <= _GAS * _MAX_GAS_PRICE):
+            if (under % _GAS == 0 and under <= _GAS * _MAX_GAS_PRICE) or (
+                over % _GAS == 0 and over <= _GAS * _MAX_GAS_PRICE
+            ):
                 mark = 1.0
             elif under == 1_000_000 or under == 5_000_000 or under == 3_000_000 or under == 2_500_000:
                 mark = 0.5

@@ -1,4 +1,5 @@
-"""What a wallet looks like to those it deals with: its state before an event, its state without one wallet's legs, its outline.
+"""What a wallet looks like to those it deals with: its state before an event, its state without one wallet's legs, its
+outline.
 
 These three short vectors are shared by the features and by the network's neighbourhood.
 """
@@ -61,22 +62,24 @@ N_OUTLINE: Final = len(OUTLINE_NAMES)
 assert len(PARTY_NAMES) == N_PARTY
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def log_seconds(late: int, early: int) -> float:
     """log1p of the seconds between two times; a late event gives 0, never a negative gap."""
     return math.log1p(max(late - early, 0))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def spread(total: float, squares: float, n: int) -> float:
     """Standard deviation from a sum and a sum of squares."""
     mean = total / n
     return math.sqrt(max(squares / n - mean * mean, 0.0))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def party_state(arrays: Arrays, party: int, now: int, out: NDArray[np.float32]) -> None:
-    """A counterparty as of `now`, before the event at hand is counted: float32 [N_PARTY] into `out`; -1 for no counterparty."""
+    """A counterparty as of `now`, before the event at hand is counted: float32 [N_PARTY] into `out`; -1 for no
+    counterparty.
+    """
     if party < 0:
         out[:N_PARTY] = -1.0
         return
@@ -107,7 +110,7 @@ def party_state(arrays: Arrays, party: int, now: int, out: NDArray[np.float32]) 
     out[21] = log_seconds(now, c[LAST_OUT_T]) if n_out else -1.0
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def party_without(arrays: Arrays, party: int, wallet: int, now: int, out: NDArray[np.float32]) -> None:
     """A counterparty as it is now with all its legs with `wallet` taken out: float32 [N_WITHOUT] into `out`."""
     c, f = arrays.counts[party], arrays.totals[party]
@@ -142,7 +145,7 @@ def party_without(arrays: Arrays, party: int, wallet: int, now: int, out: NDArra
     out[11] = math.log1p(c[FUNDED])
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def outline(arrays: Arrays, wallet: int, now: int, out: NDArray[np.float32]) -> None:
     """The shape of a wallet two hops away, as of `now`: float32 [N_OUTLINE] into `out`."""
     c, f = arrays.counts[wallet], arrays.totals[wallet]

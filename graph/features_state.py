@@ -1,4 +1,5 @@
-"""The arrays behind the streaming features: what is remembered of each wallet, pair, holding and asset, and how it grows.
+"""The arrays behind the streaming features: what is remembered of each wallet, pair, holding and asset, and how it
+grows.
 
 Everything is a flat numpy array, so that numba can compile the hot path and a snapshot is a plain archive of arrays.
 Nothing here knows what a feature is.
@@ -12,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-# A wallet keeps its first KEEP_FIRST legs for ever and its latest KEEP_LAST legs in a ring. 8 + 24 is what the features were
-# tuned with; a power of two in sum, because leg blocks double in size.
+# A wallet keeps its first KEEP_FIRST legs for ever and its latest KEEP_LAST legs in a ring. 8 + 24 is what the
+# features were tuned with; a power of two in sum, because leg blocks double in size.
 KEEP_FIRST: Final = 8
 KEEP_LAST: Final = 24
 KEEP: Final = KEEP_FIRST + KEEP_LAST
@@ -32,7 +33,8 @@ SEQ, WALLETS, ARENA_TOP, PAIRS, HOLDINGS, VALUES = range(6)
     RECIPROCAL, SELF, MOVED_IN, MOVED_OUT, FIRST_DIR,
 ) = range(30)  # fmt: skip
 N_COUNTS: Final = 30
-# Columns of `totals` (float64, one row a wallet). V_* are sums of amounts in the asset's own unit; LV_* of log10 of them.
+# Columns of `totals` (float64, one row a wallet). V_* are sums of amounts in the asset's own unit; LV_* of log10 of
+# them.
 (
     V_IN, V_OUT, LV_IN, LV_OUT, LV2_IN, LV2_OUT, MAX_IN, MAX_OUT, MIN_IN, MIN_OUT, GAP_SUM, GAP_SQ, GAP_MAX, GAP_MIN,
     GAP_IN, GAP_OUT, DWELL_SUM, DWELL_SQ, DWELL_MAX, DWELL_MIN, V_BEFORE_OUT, FIRST_OUT_SHARE, FIRST_OUT_WAIT, MAX_LV,
@@ -98,13 +100,16 @@ def grown(arrays: Arrays, wallets: int, assets: int, values: int, transactions: 
     """The same state with room for `transactions` more, whatever they do.
 
     Arguments: wallets, assets, values: how many there will be in all afterwards; transactions: how many are about to be
-    observed. A transaction has two legs, each of which may take one block of KEEP legs, two pairs and two holdings at most.
+    observed. A transaction has two legs, each of which may take one block of KEEP legs, two pairs and two holdings at
+    most.
     """
     changes: dict[str, Any] = {}
     if wallets > len(arrays.counts):
         capacity = max(1024, 2 * wallets)
         counts = _longer(arrays.counts, capacity)
-        counts[len(arrays.counts) :, [FIRST_T, LAST_T, LAST_IN_T, LAST_OUT_T, LAST_DAY, BLOCK, LAST_DIR, FIRST_DIR]] = -1
+        counts[
+            len(arrays.counts) :, [FIRST_T, LAST_T, LAST_IN_T, LAST_OUT_T, LAST_DAY, BLOCK, LAST_DIR, FIRST_DIR]
+        ] = -1
         changes |= {"counts": counts, "totals": _longer(arrays.totals, capacity)}
     arena = int(arrays.clock[ARENA_TOP]) + 2 * KEEP * transactions
     if arena > len(arrays.leg_time):
@@ -135,7 +140,7 @@ def _longer(array: NDArray[Any], capacity: int) -> NDArray[Any]:
     return longer
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def slot_of(keys: NDArray[np.int64], key: int) -> int:
     """Where `key` lies in an open-addressing table, or where it would go (the key there is then -1)."""
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
@@ -143,10 +148,10 @@ def slot_of(keys: NDArray[np.int64], key: int) -> int:
     slot = (mixed ^ (mixed >> np.uint64(29))) & mask
     while keys[slot] != -1 and keys[slot] != key:
         slot = (slot + np.uint64(1)) & mask
-    return np.int64(slot)
+    return int(np.int64(slot))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def rehash(
     keys: NDArray[np.int64], rows: NDArray[np.float64], new_keys: NDArray[np.int64], new_rows: NDArray[np.float64]
 ) -> None:
@@ -158,14 +163,14 @@ def rehash(
             new_rows[slot] = rows[old]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def leg_slot(arrays: Arrays, wallet: int, ordinal: int) -> int:
     """Where the arena holds the wallet's leg number `ordinal` (0 = first); the caller knows that it is still kept."""
     at = ordinal if ordinal < KEEP_FIRST else KEEP_FIRST + (ordinal - KEEP_FIRST) % KEEP_LAST
-    return arrays.counts[wallet, BLOCK] + at
+    return int(arrays.counts[wallet, BLOCK] + at)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def room_for_leg(arrays: Arrays, wallet: int, ordinal: int) -> int:
     """The arena slot for the wallet's next leg, number `ordinal`; its block doubles when full, up to KEEP legs."""
     counts = arrays.counts

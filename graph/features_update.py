@@ -1,6 +1,8 @@
-"""One transaction enters the state: the only place that changes wallets' totals, legs, pairs, holdings and asset quantiles.
+"""One transaction enters the state: the only place that changes wallets' totals, legs, pairs, holdings and asset
+quantiles.
 
-A failed transaction is counted as a leg, with the amount it tried, but moves no value. A self-transfer is one leg of its wallet.
+A failed transaction is counted as a leg, with the amount it tried, but moves no value. A self-transfer is one leg of
+its wallet.
 """
 
 from __future__ import annotations
@@ -77,7 +79,6 @@ from graph.features_state import (
     P_IN,
     P_OUT,
     PAIRS,
-    PEAK,
     RECIPROCAL,
     ROUND_IN,
     ROUND_OUT,
@@ -101,13 +102,13 @@ SWEEP_SHARE: Final = 0.02  # an outflow that leaves less than this share of the 
 _DAY_S: Final = 86_400
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def relative_amount(arrays: Arrays, asset: int, amount: float) -> tuple[float, float, float, float]:
     """Place an amount among the asset's amounts before it, then remember it.
 
-    Returns log10(amount / unit), log10(amount / running median), the share of recent amounts below it, and the amount in units.
-    The unit is the asset's median, frozen after ASSET_ANCHOR amounts, so that sums in it stay comparable; the running median
-    follows the last ASSET_WINDOW amounts.
+    Returns log10(amount / unit), log10(amount / running median), the share of recent amounts below it, and the amount
+    in units. The unit is the asset's median, frozen after ASSET_ANCHOR amounts, so that sums in it stay comparable;
+    the running median follows the last ASSET_WINDOW amounts.
     """
     log_amount = math.log10(max(amount, TINY))
     n = arrays.asset_count[asset]
@@ -133,7 +134,7 @@ def relative_amount(arrays: Arrays, asset: int, amount: float) -> tuple[float, f
     return log_amount - unit, log_amount - arrays.asset_unit[asset, 1], rank, amount / 10.0**unit
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def update(
     arrays: Arrays,
     source: int,
@@ -149,8 +150,8 @@ def update(
 ) -> None:
     """Count one transaction for both wallets.
 
-    Arguments: source, target: node indexes or -1; now: Unix s; amount: float64 [4] from `relative_amount`; scratch: float32
-    [2, N_EDGE + N_PARTY], where both sides' legs are made from the state before the transaction, then written.
+    Arguments: source, target: node indexes or -1; now: Unix s; amount: float64 [4] from `relative_amount`; scratch:
+    float32 [2, N_EDGE + N_PARTY], where both sides' legs are made from the state before the transaction, then written.
     """
     counts, totals = arrays.counts, arrays.totals
     lv, value = amount[0], 0.0 if is_failed else amount[3]
@@ -216,7 +217,7 @@ def update(
         _keep_leg(arrays, target, source, now, scratch[1])
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _keep_leg(arrays: Arrays, wallet: int, party: int, now: int, leg: NDArray[np.float32]) -> None:
     ordinal = arrays.counts[wallet, N_IN] + arrays.counts[wallet, N_OUT] - 1
     slot = room_for_leg(arrays, wallet, ordinal)
@@ -226,9 +227,17 @@ def _keep_leg(arrays: Arrays, wallet: int, party: int, now: int, leg: NDArray[np
     arrays.leg_party_state[slot] = leg[N_EDGE : N_EDGE + N_PARTY]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _count_leg(
-    arrays: Arrays, wallet: int, is_out: bool, now: int, asset: int, lv: float, value: float, is_failed: bool, is_round: bool
+    arrays: Arrays,
+    wallet: int,
+    is_out: bool,
+    now: int,
+    asset: int,
+    lv: float,
+    value: float,
+    is_failed: bool,
+    is_round: bool,
 ) -> None:
     c, f = arrays.counts[wallet], arrays.totals[wallet]
     n = c[N_IN] + c[N_OUT]

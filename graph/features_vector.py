@@ -1,7 +1,8 @@
 """A wallet's feature vector as of, and including, the transaction just counted: groups written one after another.
 
-Each group has one writer and one block of names (graph/features_names.py), in the same order. Exact totals come from the wallet's
-running sums; patterns, counterparties and two hops from its kept legs, so the work per vector is bounded whatever the history.
+Each group has one writer and one block of names (graph/features_names.py), in the same order. Exact totals come from
+the wallet's running sums; patterns, counterparties and two hops from its kept legs, so the work per vector is bounded
+whatever the history.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ HOP_FLOOR: Final = 6  # but each counterparty shows at least so many
 _TABLE: Final = 512  # open addressing over at most HOP_PARTIES * HOP_FLOOR wallets, a power of two
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def kept_legs(arrays: Arrays, wallet: int, slots: NDArray[np.int64]) -> int:
     """Arena slots of the wallet's kept legs, oldest first, into int64 [KEEP]; returns how many."""
     n = arrays.counts[wallet, N_IN] + arrays.counts[wallet, N_OUT]
@@ -106,7 +107,7 @@ def kept_legs(arrays: Arrays, wallet: int, slots: NDArray[np.int64]) -> int:
     return kept
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def write_totals(arrays: Arrays, wallet: int, asset: int, now: int, out: NDArray[np.float32]) -> int:
     """Exact totals over the wallet's whole past (names: TOTALS)."""
     c, f = arrays.counts[wallet], arrays.totals[wallet]
@@ -167,7 +168,7 @@ def write_totals(arrays: Arrays, wallet: int, asset: int, now: int, out: NDArray
     return 50
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def write_patterns(arrays: Arrays, slots: NDArray[np.int64], kept: int, out: NDArray[np.float32]) -> int:
     """Amounts, digits and counterparties over the kept legs, in and out apart (names: PATTERNS, twice)."""
     at = 0
@@ -231,7 +232,7 @@ def write_patterns(arrays: Arrays, slots: NDArray[np.int64], kept: int, out: NDA
     return at
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def write_order(arrays: Arrays, slots: NDArray[np.int64], kept: int, out: NDArray[np.float32]) -> int:
     """The first three legs, the first counterparty and the drift of amounts (names: ORDER)."""
     first = arrays.leg_edge[slots[0]]
@@ -262,11 +263,13 @@ def write_order(arrays: Arrays, slots: NDArray[np.int64], kept: int, out: NDArra
     return at + 1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def write_parties(
     arrays: Arrays, wallet: int, now: int, slots: NDArray[np.int64], kept: int, out: NDArray[np.float32]
 ) -> int:
-    """Counterparties: as they were at each leg (first, mean, max) and as they are now without this wallet (names: PARTIES)."""
+    """Counterparties: as they were at each leg (first, mean, max) and as they are now without this wallet (names:
+    PARTIES).
+    """
     out[:N_PARTY] = arrays.leg_party_state[slots[0]]
     at = N_PARTY
     state = np.empty(N_WITHOUT, np.float32)
@@ -316,7 +319,7 @@ def write_parties(
     return at + N_WITHOUT
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def write_two_hops(
     arrays: Arrays, wallet: int, now: int, slots: NDArray[np.int64], kept: int, out: NDArray[np.float32]
 ) -> int:

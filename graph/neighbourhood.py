@@ -1,7 +1,7 @@
 """The network's input: a wallet's legs, their counterparties and the wallets two hops away, as of one transaction.
 
-Bounded whatever the history: at most KEEP legs, and HOP_LEGS legs of counterparties in all. Nothing is a placeholder: a wallet that
-has one transaction has one leg, and a leg without a counterparty has no second hop.
+Bounded whatever the history: at most KEEP legs, and HOP_LEGS legs of counterparties in all. Nothing is a placeholder:
+a wallet that has one transaction has one leg, and a leg without a counterparty has no second hop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from graph.features_state import E_OUT, KEEP, N_EDGE, N_PARTY, Arrays
 from graph.features_vector import kept_legs
 
 ROOT_WIDTH: Final = N_OUTLINE
-LEG_WIDTH: Final = N_EDGE + 1 + N_PARTY + N_WITHOUT  # edge, age, counterparty then, counterparty now without this wallet
+LEG_WIDTH: Final = (
+    N_EDGE + 1 + N_PARTY + N_WITHOUT
+)  # edge, age, counterparty then, counterparty now without this wallet
 HOP_WIDTH: Final = N_EDGE + 2 + N_OUTLINE  # edge, age, same role, the outline of the wallet at its end
 HOP_LEGS: Final = 64  # second-hop legs shared by all counterparties
 HOP_FLOOR: Final = 2  # but each counterparty shows at least so many
@@ -29,8 +31,9 @@ HOP_MOST: Final = max(HOP_LEGS, KEEP * HOP_FLOOR)
 class Neighbourhoods:
     """Ragged input of the encoder for `m` (wallet, transaction) pairs.
 
-    roots: float32 [m, ROOT_WIDTH]; legs: float32 [l, LEG_WIDTH], oldest first within a wallet; leg_root: int64 [l], the row of
-    `roots` a leg belongs to; hops: float32 [h, HOP_WIDTH]; hop_leg: int64 [h], the row of `legs` whose counterparty a hop belongs to.
+    roots: float32 [m, ROOT_WIDTH]; legs: float32 [l, LEG_WIDTH], oldest first within a wallet; leg_root: int64 [l],
+    the row of `roots` a leg belongs to; hops: float32 [h, HOP_WIDTH]; hop_leg: int64 [h], the row of `legs` whose
+    counterparty a hop belongs to.
     """
 
     roots: NDArray[np.float32]
@@ -115,7 +118,7 @@ def blank(rows: int) -> Blank:
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def write_neighbourhood(
     arrays: Arrays,
     wallet: int,

@@ -1,7 +1,7 @@
 """The training set: labelled wallets' vectors as of some of their transactions, in the order of seq, up to a cut.
 
-Which transactions: the k-th for k in SNAPSHOT_KS and the wallet's last before the cut, because a wallet is judged early and late by one model.
-A wallet's snapshots share the weight 1, so a busy wallet teaches no more than a quiet one.
+Which transactions: the k-th for k in SNAPSHOT_KS and the wallet's last before the cut, because a wallet is judged
+early and late by one model. A wallet's snapshots share the weight 1, so a busy wallet teaches no more than a quiet one.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class KnownLabel:
 class TrainingSet:
     """`m` snapshots in the order of seq.
 
-    features: float32 [m, F]; neighbourhoods, partners: encoder input of the wallet and of the transaction's other side (roots only
-    where there is none); has_partner: bool [m]; group: int64 [m], which labelled wallet (or transaction), numbered in the order of
-    first appearance; k: int64 [m]; seq: int64 [m]; label: int64 [m], 1 positive; weight: float64 [m], sums to 1 in a group.
+    features: float32 [m, F]; neighbourhoods, partners: encoder input of the wallet and of the transaction's other side
+    (roots only where there is none); has_partner: bool [m]; group: int64 [m], which labelled wallet (or transaction),
+    numbered in the order of first appearance; k: int64 [m]; seq: int64 [m]; label: int64 [m], 1 positive; weight:
+    float64 [m], sums to 1 in a group.
     """
 
     features: NDArray[np.float32]
@@ -58,9 +59,11 @@ class TrainingSet:
 def appearances(
     source: pa.ChunkedArray, target: pa.ChunkedArray, wallets: Collection[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], list[str]]:
-    """Each transaction of each of `wallets`, in order: row, side (0 source, 1 target), k, and the wallets by first appearance.
+    """Each transaction of each of `wallets`, in order: row, side (0 source, 1 target), k, and the wallets by first
+    appearance.
 
-    Returns int64 [a, 4]-like columns row * 2 + side, group, k and the ids by group. A self-transfer appears once, as its source.
+    Returns int64 [a, 4]-like columns row * 2 + side, group, k and the ids by group. A self-transfer appears once, as
+    its source.
     """
     rows: list[int] = []
     groups: list[int] = []
@@ -105,7 +108,9 @@ def wallet_training_set(
 def transaction_training_set(
     transactions: pa.Table, labels: Mapping[str, KnownLabel], state: FeatureState
 ) -> TrainingSet:
-    """The same for labels of transactions (by tx_id): one row each, its source's side, or its target's where no source is named."""
+    """The same for labels of transactions (by tx_id): one row each, its source's side, or its target's where no
+    source is named.
+    """
     places: list[int] = []
     ids: list[str] = []
     columns = (transactions[name].to_pylist() for name in ("tx_id", "source_wallet_id", "target_wallet_id"))
@@ -133,7 +138,9 @@ def _streamed(
     for start in range(0, n, READ_ROWS):
         columns = TransactionColumns.from_arrow(transactions.slice(start, READ_ROWS))
         kept.append(state.observe(columns, emit[start : start + READ_ROWS]))
-    place = np.concatenate([2 * (s.transaction + at) + s.side for s, at in zip(kept, range(0, n, READ_ROWS), strict=True)])
+    place = np.concatenate(
+        [2 * (s.transaction + at) + s.side for s, at in zip(kept, range(0, n, READ_ROWS), strict=True)]
+    )
     partner_of = np.concatenate(
         [np.where(s.partner() >= 0, s.partner() + at, -1) for s, at in zip(kept, _starts(kept), strict=True)]
     )

@@ -1,7 +1,8 @@
-"""The inductive graph network: a wallet's neighbourhood as of a transaction in, an embedding out, for any wallet, new ones included.
+"""The inductive graph network: a wallet's neighbourhood as of a transaction in, an embedding out, for any wallet, new
+ones included.
 
-Two rounds of message passing (torch-geometric): wallets two hops away speak to the counterparty of a leg, legs speak to the wallet.
-Coordinate 0 of the embedding is the encoder's own log-odds, the others what it is made from.
+Two rounds of message passing (torch-geometric): wallets two hops away speak to the counterparty of a leg, legs speak
+to the wallet. Coordinate 0 of the embedding is the encoder's own log-odds, the others what it is made from.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ EMBED_ROWS: Final = 4096
 class EdgeMessages(MessagePassing):  # type: ignore[misc]
     """Carry the states of `m` senders to `n` receivers and give each receiver their mean and maximum.
 
-    A receiver that nobody speaks to gets zeros. Inductive in the sense of GraphSAGE (Hamilton et al. 2017, arXiv:1706.02216); mean and
-    maximum together because either alone loses counts or extremes (Corso et al. 2020, PNA, arXiv:2004.05718).
+    A receiver that nobody speaks to gets zeros. Inductive in the sense of GraphSAGE (Hamilton et al. 2017,
+    arXiv:1706.02216); mean and maximum together because either alone loses counts or extremes (Corso et al. 2020, PNA,
+    arXiv:2004.05718).
     """
 
     def __init__(self) -> None:
@@ -47,7 +49,9 @@ class EdgeMessages(MessagePassing):  # type: ignore[misc]
 
 
 class Encoder(nn.Module):
-    """Neighbourhoods in, embeddings float32 [m, EMBEDDING_DIM] out. Inputs are standardised by buffers saved with the weights."""
+    """Neighbourhoods in, embeddings float32 [m, EMBEDDING_DIM] out. Inputs are standardised by buffers saved with
+    the weights.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +120,9 @@ def embed_in_batches(encoder: Encoder, near: Neighbourhoods) -> NDArray[np.float
 
 
 def embed_all(state: FeatureState, encoder: Encoder) -> tuple[list[str], NDArray[np.float32]]:
-    """Embeddings of every wallet that the state has seen, as of everything observed: wallet ids and float32 [n, EMBEDDING_DIM]."""
+    """Embeddings of every wallet that the state has seen, as of everything observed: wallet ids and float32 [n,
+    EMBEDDING_DIM].
+    """
     ids = list(state.wallet_ids)
     parts = [embed(encoder, state.neighbourhoods_now(rows)) for rows in _batches(len(ids))]
     return ids, np.concatenate(parts) if parts else np.zeros((0, EMBEDDING_DIM), np.float32)

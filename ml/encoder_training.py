@@ -1,4 +1,6 @@
-"""Fitting the encoder: weighted log-loss on labelled snapshots, early stopping on wallets that it does not learn from."""
+"""Fitting the encoder: weighted log-loss on labelled snapshots, early stopping on wallets that it does not learn
+from.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,29 @@ def fit_encoder(
     """Train on rows `fit`, stop when the loss on rows `watch` has not fallen for PATIENCE epochs.
 
     Arguments: near: m neighbourhoods; label, weight: [m]; fit, watch: int64 rows; an empty `watch` runs all `epochs`.
-    Returns the encoder of the best epoch and that epoch, counted from 1. The same seed gives the same weights on one machine.
+    Returns the encoder of the best epoch and that epoch, counted from 1. The same seed gives the same weights on one
+    machine.
     """
+    threads = torch.get_num_threads()
+    # One thread: these matrices are small, and on a busy machine two threads waiting for each other took thirty times
+    # as long.
+    torch.set_num_threads(1)
+    try:
+        return _fit(near, label, weight, fit, watch, seed, epochs, on_epoch)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit(
+    near: Neighbourhoods,
+    label: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    fit: NDArray[np.int64],
+    watch: NDArray[np.int64],
+    seed: int,
+    epochs: int,
+    on_epoch: Callable[[int, float], None],
+) -> tuple[Encoder, int]:
     torch.manual_seed(seed)
     order = np.random.default_rng(seed)
     encoder = Encoder()

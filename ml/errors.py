@@ -22,7 +22,9 @@ class PackageError(TidemarkError):
 
 
 class RequestError(TidemarkError):
-    """A scoring request that cannot be answered: `code` is stable, `status` is HTTP's, `mistakes` holds all that was found."""
+    """A scoring request that cannot be answered: `code` is stable, `status` is HTTP's, `mistakes` holds all that was
+    found.
+    """
 
     def __init__(self, code: str, status: int, mistakes: Sequence[tuple[str, str]]) -> None:
         super().__init__(f"{code}: " + "; ".join(f"{field}: {text}" for field, text in mistakes))

@@ -1,7 +1,7 @@
 """Honest figures: scores read back from the log, judged at each maturity, beside the forest trained in the same run.
 
-A wallet's k-th judgement is its score in its min(k, n)-th transaction. The difference to the forest comes with a paired bootstrap
-interval over wallets. Where a figure cannot exist (one class, no wallet) it is None.
+A wallet's k-th judgement is its score in its min(k, n)-th transaction. The difference to the forest comes with a
+paired bootstrap interval over wallets. Where a figure cannot exist (one class, no wallet) it is None.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _WATCH_SHARE: Final = 0.15  # of the training wallets, the last: the forest's th
 
 @dataclass(frozen=True, slots=True)
 class Judgements:
-    """Scores of wallets as their transactions happened, one row per (wallet, k), in any order; rows of one (wallet, k) are equal.
+    """Scores of wallets as their transactions happened, one row per (wallet, k), in any order; rows of one (wallet, k)
+    are equal.
 
     wallet: ids [m]; k: int64 [m], the wallet's transaction count at that score; score, features_only: float64 [m].
     """
@@ -38,7 +39,9 @@ class Judgements:
 
 @dataclass(frozen=True, slots=True)
 class ForestJudgements:
-    """The forests' scores of judged wallets: by maturity, then by smallest leaf, score by wallet; thresholds likewise."""
+    """The forests' scores of judged wallets: by maturity, then by smallest leaf, score by wallet; thresholds
+    likewise.
+    """
 
     scores: Mapping[str, Mapping[int, Mapping[str, float]]]
     thresholds: Mapping[str, Mapping[int, float | None]]
@@ -49,7 +52,8 @@ def forest_judgements(
 ) -> ForestJudgements:
     """Train the forests on `known` wallets before the cut and judge the wallets `judged` over all of `transactions`.
 
-    `transactions` are in the order of seq from the first one. Thresholds come from forests that did not learn the last training wallets.
+    `transactions` are in the order of seq from the first one. Thresholds come from forests that did not learn the last
+    training wallets.
     Raises ValueError where the labels hold one class only.
     """
     totals = wallet_totals(transactions, set(known) | judged)
@@ -102,9 +106,11 @@ def by_maturity(
 ) -> dict[str, dict[str, Any]]:
     """The figures at each maturity for the judged wallets that `truth` knows.
 
-    Arguments: thresholds: ours by maturity, from the model card (`head_thresholds`); forest: None leaves its figures None.
-    Returns by "1", "3", "5", "10", "all": n, n_positive, auroc, average_precision, f1, features_only_auroc, forest_auroc,
-    forest_average_precision, forest_f1, forest_leaf, paired_difference {point, low, high}, n_ge_k, auroc_n_ge_k, forest_auroc_n_ge_k.
+    Arguments: thresholds: ours by maturity, from the model card (`head_thresholds`); forest: None leaves its figures
+    None.
+    Returns by "1", "3", "5", "10", "all": n, n_positive, auroc, average_precision, f1, features_only_auroc,
+    forest_auroc, forest_average_precision, forest_f1, forest_leaf, paired_difference {point, low, high}, n_ge_k,
+    auroc_n_ge_k, forest_auroc_n_ge_k.
     """
     ids = sorted({wallet for wallet in judgements.wallet if wallet in truth})
     number = {wallet: i for i, wallet in enumerate(ids)}
@@ -140,7 +146,14 @@ def _beside_forest(
     forest: ForestJudgements | None,
     seed: int,
 ) -> dict[str, Any]:
-    keys = ("forest_auroc", "forest_average_precision", "forest_f1", "forest_leaf", "forest_auroc_n_ge_k", "paired_difference")
+    keys = (
+        "forest_auroc",
+        "forest_average_precision",
+        "forest_f1",
+        "forest_leaf",
+        "forest_auroc_n_ge_k",
+        "paired_difference",
+    )
     nothing: dict[str, Any] = dict.fromkeys(keys)
     if forest is None or auroc(label, ours) is None:
         return nothing
@@ -182,7 +195,11 @@ def f1(label: NDArray[np.int64], score: NDArray[np.float64], threshold: float | 
 
 
 def paired_difference(
-    label: NDArray[np.int64], ours: NDArray[np.float64], theirs: NDArray[np.float64], seed: int, resamples: int = RESAMPLES
+    label: NDArray[np.int64],
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    seed: int,
+    resamples: int = RESAMPLES,
 ) -> dict[str, float] | None:
     """AUROC of `ours` less AUROC of `theirs` on the same wallets, with the percentile bootstrap interval over wallets.
 
@@ -198,7 +215,9 @@ def paired_difference(
     return {"point": ours_auroc - theirs_auroc, "low": float(low), "high": float(high)}
 
 
-def _weighted_auroc(label: NDArray[np.int64], score: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _weighted_auroc(
+    label: NDArray[np.int64], score: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """AUROC for each row of weights [b, n]: float64 [b], NaN where a class has no weight."""
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))

@@ -1,7 +1,9 @@
-"""The baseline to beat: 500 trees on a wallet's 18 plain totals, pooled over k, a wallet's snapshots sharing the weight 1.
+"""The baseline to beat: 500 trees on a wallet's 18 plain totals, pooled over k, a wallet's snapshots sharing the
+weight 1.
 
-It computes its totals from the transactions themselves, apart from the streaming features, so that an error there cannot flatter us.
-A reverted transaction counts with the amount it tried, as in the published figures (../shared/data/README.md).
+It computes its totals from the transactions themselves, apart from the streaming features, so that an error there
+cannot flatter us. A reverted transaction counts with the amount it tried, as in the published figures
+(../shared/data/README.md).
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ _ABSENT: Final = -1.0
 
 @dataclass(frozen=True, slots=True)
 class WalletTotals:
-    """Totals of the chosen wallets after each of their transactions: totals float64 [a, 18], group, k and row int64 [a]."""
+    """Totals of the chosen wallets after each of their transactions: totals float64 [a, 18], group, k and row int64
+    [a].
+    """
 
     totals: NDArray[np.float64]
     group: NDArray[np.int64]
@@ -38,7 +42,9 @@ class WalletTotals:
     wallets: tuple[str, ...]
 
     def at_maturity(self, k: int | None) -> tuple[NDArray[np.int64], list[str]]:
-        """The row of `totals` at each wallet's min(k, n)-th transaction (k None: its last), and the wallets in that order."""
+        """The row of `totals` at each wallet's min(k, n)-th transaction (k None: its last), and the wallets in that
+        order.
+        """
         chosen = self.k <= k if k is not None else np.ones(len(self.k), np.bool_)
         last = np.full(len(self.wallets), -1, np.int64)
         last[self.group[chosen]] = np.flatnonzero(chosen)
@@ -46,7 +52,8 @@ class WalletTotals:
 
 
 def wallet_totals(transactions: pa.Table, wallets: Collection[str]) -> WalletTotals:
-    """The 18 totals of `wallets` after each of their transactions; `transactions` in the order of seq, from the very first one.
+    """The 18 totals of `wallets` after each of their transactions; `transactions` in the order of seq, from the very
+    first one.
 
     A total that does not exist yet (the largest amount sent by a wallet that never sent) is -1.
     """
@@ -95,7 +102,8 @@ def wallet_totals(transactions: pa.Table, wallets: Collection[str]) -> WalletTot
 def forest_scores(
     totals: WalletTotals, labels: Mapping[str, KnownLabel], cut_row: int, judged: NDArray[np.int64], seed: int
 ) -> dict[int, NDArray[np.float64]]:
-    """Train on the labelled wallets as seen before `cut_row`, score the rows `judged` of `totals`: float64 [j] by smallest leaf.
+    """Train on the labelled wallets as seen before `cut_row`, score the rows `judged` of `totals`: float64 [j] by
+    smallest leaf.
 
     Raises ValueError where the labels hold one class only.
     """

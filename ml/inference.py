@@ -1,10 +1,14 @@
-"""The scoring endpoint: SageMaker's container contract (`/ping`, `/invocations`) and, here, its runtime's path by endpoint name.
+"""The scoring endpoint: SageMaker's container contract (`/ping`, `/invocations`) and, here, its runtime's path by
+endpoint name.
 
 Specification 1, POST /invocations or /endpoints/<name>/invocations:
-- `application/json`: {"spec": 1, "rows": [[number or null, ...], ...]}; `application/x-npy`: a float32 or float64 array [n, width].
-- A row is one wallet's side of one transaction, columns as `row_names` of GET /spec: features, own embedding, counterparty's embedding;
+- `application/json`: {"spec": 1, "rows": [[number or null, ...], ...]}; `application/x-npy`: a float32 or float64
+array [n, width].
+- A row is one wallet's side of one transaction, columns as `row_names` of GET /spec: features, own embedding,
+counterparty's embedding;
   null or NaN for what does not exist. At most MOST_ROWS rows.
-- Answer: {"model_version", "scores": [n], "features_only_scores": [n]}, each in [0, 1], 6 decimals; with `Accept: application/x-npy` a float64
+- Answer: {"model_version", "scores": [n], "features_only_scores": [n]}, each in [0, 1], 6 decimals; with `Accept:
+application/x-npy` a float64
   array [n, 2] and the header X-Model-Version.
 - A wrong request: 4xx {"error": {"code", "mistakes": [{"field", "message"}]}}; codes: not_found, method_not_allowed,
   unsupported_content_type, not_acceptable, too_large, malformed_body, invalid_request.
@@ -64,9 +68,9 @@ def input_fn(body: bytes, content_type: str) -> NDArray[np.float32]:
 
 
 def predict_fn(rows: NDArray[np.float32], model: ServingModel) -> NDArray[np.float64]:
-    """Scores float64 [n, 2] of rows [n, ROW_WIDTH]: the model's, and the features-only head's for comparison."""
+    """Scores float64 [n, 2] of rows [n, ROW_WIDTH]: the model's, and that on features alone, for comparison."""
     threads = 1 if len(rows) <= FEW_ROWS else 2
-    return np.stack([model.head.score(rows, threads), model.features_head.score(rows, threads)], axis=1)
+    return model.head.scores(rows, threads)
 
 
 def output_fn(scores: NDArray[np.float64], accept: str, model_version: str = "") -> tuple[bytes, str]:
@@ -143,7 +147,8 @@ def _from_json(body: bytes) -> NDArray[np.float32]:
         mistakes += [
             (f"rows[{i}][{j}]", f"{ROW_NAMES[j]}: expected a number or null, found {str(value)[:40]!r}")
             for j, value in enumerate(row)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 3e38)
+            if value is not None
+            and (isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 3e38)
         ]
     if mistakes:
         raise RequestError("invalid_request", 422, mistakes[:MOST_MISTAKES])
@@ -180,7 +185,9 @@ class Application:
     async def _answer(self, scope: Message, receive: Receive) -> tuple[int, bytes, str]:
         path, method = scope["path"], scope["method"]
         if path not in ("/ping", "/spec", *self._scoring_paths):
-            raise RequestError("not_found", 404, [("path", f"expected /ping, /spec or /invocations, found {path[:100]!r}")])
+            raise RequestError(
+                "not_found", 404, [("path", f"expected /ping, /spec or /invocations, found {path[:100]!r}")]
+            )
         wanted = "POST" if path in self._scoring_paths else "GET"
         if method != wanted:
             raise RequestError("method_not_allowed", 405, [("method", f"expected {wanted}, found {method}")])
@@ -225,7 +232,9 @@ def load(model: Path, sha256: str | None) -> ServingModel:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serve a model until stopped: python -m ml.inference --model model.tar.gz --sha256 ... --port 8080 --name tidemark."""
+    """Serve a model until stopped: python -m ml.inference --model model.tar.gz --sha256 ... --port 8080 --name
+    tidemark.
+    """
     import uvicorn
 
     parser = argparse.ArgumentParser(description="Score wallets' transactions over HTTP.")

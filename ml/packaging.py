@@ -1,6 +1,7 @@
-"""A model package: model.tar.gz as SageMaker expects it, the same bytes for the same model, and nothing in it that can run by being read.
+"""A model package: model.tar.gz as SageMaker expects it, the same bytes for the same model, and nothing in it that can
+run by being read.
 
-Layout: model_card.json, encoder.safetensors, head_<i>.txt and features_head_<i>.txt (LightGBM text), code/inference.py,
+Layout: model_card.json, encoder.safetensors, head_<i>.txt (LightGBM text), code/inference.py,
 code/requirements.txt. The hash of the whole file stands in `ModelDeployed` and is checked before anything is read.
 """
 
@@ -12,14 +13,14 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 import lightgbm as lgb
 
 from ml.errors import PackageError
-from ml.head import Head
+from ml.head import Head, Mix
 
 if TYPE_CHECKING:
     from ml.encoder import Encoder
@@ -51,10 +52,9 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class ServingModel:
-    """What the endpoint needs: both heads and the card. The encoder stays with the scorer."""
+    """What the endpoint needs: the head and the card. The encoder stays with the scorer."""
 
     head: Head
-    features_head: Head
     card: dict[str, Any]
     model_version: str
 
@@ -64,9 +64,8 @@ def package(model: TrainedModel) -> Package:
     from safetensors.torch import save
 
     files = {ENCODER: save({name: value.contiguous() for name, value in sorted(model.encoder.state_dict().items())})}
-    for name, head in (("head", model.head), ("features_head", model.features_head)):
-        for i, booster in enumerate(head.boosters):
-            files[f"{name}_{i}.txt"] = booster.model_to_string().encode()
+    for i, booster in enumerate(model.head.boosters):
+        files[f"head_{i}.txt"] = booster.model_to_string().encode()
     files["code/inference.py"] = _INFERENCE.encode()
     files["code/requirements.txt"] = _REQUIREMENTS.encode()
     content = hashlib.sha256()
@@ -76,8 +75,11 @@ def package(model: TrainedModel) -> Package:
         **model.card,
         "package_format": PACKAGE_FORMAT,
         "model_version": f"m-{content.hexdigest()[:12]}",
-        "head": {"columns": list(model.head.columns), "boosters": len(model.head.boosters)},
-        "features_head": {"columns": list(model.features_head.columns), "boosters": len(model.features_head.boosters)},
+        "head": {
+            "columns": list(model.head.columns),
+            "boosters": len(model.head.boosters),
+            "mix": asdict(model.head.mix),
+        },
     }
     files[CARD] = (json.dumps(card, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
     data = _tar(files)
@@ -87,7 +89,8 @@ def package(model: TrainedModel) -> Package:
 def read_package(data: bytes, sha256: str | None = None) -> dict[str, bytes]:
     """The files of a package, checked before a byte is believed.
 
-    Raises PackageError where the hash differs, the archive is damaged, too large, or holds anything but plain files inside itself.
+    Raises PackageError where the hash differs, the archive is damaged, too large, or holds anything but plain files
+    inside itself.
     """
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         found = hashlib.sha256(data).hexdigest()
@@ -113,7 +116,7 @@ def read_package(data: bytes, sha256: str | None = None) -> dict[str, bytes]:
 
 
 def serving_model(data: bytes, sha256: str | None = None) -> ServingModel:
-    """Both heads and the card from a package's bytes; imports no torch.
+    """The head and the card from a package's bytes; imports no torch.
 
     Raises PackageError as `read_package` does, and where a part is missing or of another format.
     """
@@ -123,15 +126,13 @@ def serving_model(data: bytes, sha256: str | None = None) -> ServingModel:
 def serving_model_of(files: dict[str, bytes]) -> ServingModel:
     """The same from the unpacked files by name."""
     card = _card(files)
-    heads = {}
-    for name in ("head", "features_head"):
-        try:
-            texts = [files[f"{name}_{i}.txt"].decode() for i in range(card[name]["boosters"])]
-            boosters = tuple(lgb.Booster(model_str=text) for text in texts)
-        except (KeyError, UnicodeDecodeError, lgb.basic.LightGBMError) as error:
-            raise PackageError(f"model package: {name} is missing or unreadable: {error}") from error
-        heads[name] = Head(tuple(card[name]["columns"]), boosters)
-    return ServingModel(heads["head"], heads["features_head"], card, str(card["model_version"]))
+    try:
+        texts = [files[f"head_{i}.txt"].decode() for i in range(card["head"]["boosters"])]
+        boosters = tuple(lgb.Booster(model_str=text) for text in texts)
+        head = Head(tuple(card["head"]["columns"]), boosters, Mix(**card["head"]["mix"]))
+    except (KeyError, TypeError, UnicodeDecodeError, lgb.basic.LightGBMError) as error:
+        raise PackageError(f"model package: the head is missing or unreadable: {error}") from error
+    return ServingModel(head, card, str(card["model_version"]))
 
 
 def load_encoder(data: bytes, sha256: str | None = None) -> tuple[Encoder, dict[str, Any]]:

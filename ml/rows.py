@@ -12,8 +12,8 @@ from ml.head import EMBEDDING_DIM, scoring_rows
 def scoring_rows_of(snapshot: Snapshot, own: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows float32 [m, ROW_WIDTH] for the endpoint, in the snapshot's order.
 
-    Arguments: own: float32 [m, EMBEDDING_DIM], the encoder's output for the snapshot's neighbourhoods. A row without a wallet has no
-    embedding of its own, a transaction with one wallet has no partner's: NaN, never a stand-in.
+    Arguments: own: float32 [m, EMBEDDING_DIM], the encoder's output for the snapshot's neighbourhoods. A row without a
+    wallet has no embedding of its own, a transaction with one wallet has no partner's: NaN, never a stand-in.
     """
     named = snapshot.wallet >= 0
     mine = np.where(named[:, None], own, np.float32(np.nan))

@@ -1,4 +1,6 @@
-"""Judgements at a maturity, and the threshold that would have served best there: chosen on training wallets, applied to others."""
+"""Judgements at a maturity, and the threshold that would have served best there: chosen on training wallets, applied
+to others.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ MATURITIES: Final[dict[str, int | None]] = {"1": 1, "3": 3, "5": 5, "10": 10, "a
 def at_maturity(group: NDArray[np.int64], k: NDArray[np.int64], maturity: int | None) -> NDArray[np.int64]:
     """Row of each group's judgement at min(maturity, n): int64 [groups present], of rows with group and k int64 [m].
 
-    Each group has at most one row for a k; the row with the largest k not above `maturity` counts (None: the largest of all).
+    Each group has at most one row for a k; the row with the largest k not above `maturity` counts (None: the largest
+    of all).
     """
     eligible = np.flatnonzero(k <= maturity) if maturity is not None else np.arange(len(k))
     order = eligible[np.lexsort((k[eligible], group[eligible]))]

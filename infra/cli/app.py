@@ -9,12 +9,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
-from domain.errors import TidemarkError
 from infra.cli import exits, output
 from infra.cli.context import chosen
-from infra.composition import NotReady
 
-EPILOG = "\n\n".join(["Exit statuses:", *(f"{status:>3}  {meaning}" for status, meaning in exits.MEANINGS.items())])
+EPILOG = "  ".join(["[bold]Exit status[/]", *(f"[cyan]{status}[/] {meaning}." for status, meaning in exits.MEANINGS.items())])
+# How `tidemark --help` groups the commands.
+START, DATA, PROOF, MODEL, CASES = "Start and stop", "Bring data in", "Prove and repair", "Learn and score", "Investigate"
 
 app = typer.Typer(
     name="tidemark",
@@ -36,26 +36,31 @@ def _options(
     chosen.is_debug = debug
 
 
-def group(name: str, help_: str) -> typer.Typer:
+def group(name: str, help_: str, panel: str) -> typer.Typer:
     """A group of commands below the application."""
     sub = typer.Typer(help=help_, no_args_is_help=True, rich_markup_mode="rich")
-    app.add_typer(sub, name=name)
+    app.add_typer(sub, name=name, rich_help_panel=panel)
     return sub
 
 
 Command = TypeVar("Command", bound=Callable[..., int | None])
 
 
-def command(name: str, *, of: typer.Typer = app, examples: Sequence[str]) -> Callable[[Command], Command]:
-    """Declare a command. It returns its exit status (none is 0); its errors become one sentence."""
+def command(name: str, *, of: typer.Typer = app, panel: str | None = None, examples: Sequence[str]) -> Callable[[Command], Command]:
+    """Declare a command. It returns its exit status (none is 0); its errors become one sentence.
+
+    Args:
+        panel: heading in `tidemark --help`, for a command of the application itself.
+        examples: command lines for its help.
+    """
 
     def declare(function: Command) -> Command:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
             raise typer.Exit(guard(lambda: function(*args, **kwargs)))
 
-        epilog = "\n\n".join(["Examples:", *(f"  [cyan]{escape(example)}[/]" for example in examples)])
-        of.command(name, epilog=epilog)(guarded)
+        epilog = "\n\n".join(["[bold]Examples[/]", *(f"[cyan]{escape(example)}[/]" for example in examples)])
+        of.command(name, epilog=epilog, rich_help_panel=panel)(guarded)
         return function
 
     return declare
@@ -65,17 +70,22 @@ def guard(work: Callable[[], int | None]) -> int:
     """Do a command's work and return its exit status: an error of ours is one sentence, Ctrl-C ends quietly."""
     from infra.logs import configure
 
-    configure("debug" if chosen.is_debug else "warning")
+    configure("debug" if chosen.is_debug else "error")
     try:
         return work() or exits.OK
     except KeyboardInterrupt:
         output.say("Stopped.")
         return exits.STOPPED
-    except (TidemarkError, NotReady) as error:
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except Exception as error:  # the outermost loop: whatever it is, a person reads it
         if chosen.is_debug:
             output.errors.print_exception()
-        output.fail(error)
-        return exits.status_of(error)
+        if exits.is_expected(error):
+            output.fail(error)
+            return exits.status_of(error)
+        output.fail(f"Unexpected {type(error).__name__}: {error}. `tidemark --debug` before the command shows where; please report it.")
+        return exits.FAILED
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from infra.cli import output
-from infra.composition import Composition
-from infra.settings import DEFAULT_STACK, Settings, load_settings
-from infra.stack import PartDown, Stack
-from infra.stack.stack import stacks
+
+# The rest is imported where it is used: `--help` and a mistyped option must answer at once.
+if TYPE_CHECKING:
+    from infra.composition import Composition
+    from infra.settings import Settings
+    from infra.stack import Stack
 
 
 @dataclass
@@ -39,6 +42,8 @@ class Context:
         """
         if self._given is not None:
             return self._given
+        from infra.settings import load_settings
+
         if chosen.stack is not None:
             return load_settings(stack=chosen.stack)
         settings = load_settings()
@@ -49,6 +54,8 @@ class Context:
     @cached_property
     def stack(self) -> Stack:
         """The local stack in use."""
+        from infra.stack import Stack
+
         return Stack.of(self.given)
 
     @cached_property
@@ -59,6 +66,8 @@ class Context:
     @cached_property
     def composition(self) -> Composition:
         """Parts on demand."""
+        from infra.composition import Composition
+
         return Composition(self.settings)
 
     def need(self, *parts: str) -> Composition:
@@ -67,6 +76,8 @@ class Context:
         Raises:
             PartDown: a local server is not ready; the message says what to do.
         """
+        from infra.stack import PartDown
+
         local = set(self.stack.local_parts())
         wanted = [part for part in parts if part in local]
         if wanted and not self.stack.is_up():
@@ -77,6 +88,10 @@ class Context:
 
 def _in_use(settings: Settings) -> str:
     """The default stack; where it does not run and just one other does, that one."""
+    from infra.settings import DEFAULT_STACK
+    from infra.stack import Stack
+    from infra.stack.stack import stacks
+
     if settings.stack_dir.is_dir() and Stack.of(settings).is_up():
         return DEFAULT_STACK
     running = [folder.name for folder in stacks(settings.state_dir) if Stack(folder, settings).is_up()]

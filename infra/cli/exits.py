@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from domain.errors import Fenced, LogError
-from graph.errors import GraphUnavailable
-from infra.composition import NotReady
-from infra.settings import SettingsError
-from infra.stack.errors import PartDown, StackError
-from projections.errors import StoreUnavailable
+from domain.errors import Fenced, LogError, TidemarkError
 
 OK = 0
 FAILED = 1
@@ -29,14 +24,25 @@ MEANINGS = {
 """Every exit status with its meaning, for scripts."""
 
 
+def is_expected(error: BaseException) -> bool:
+    """Whether an error is one of ours: a sentence says all, a traceback says nothing more."""
+    # Imported only once something failed: a help text must not wait for it.
+    from infra.composition import NotReady
+
+    return isinstance(error, (TidemarkError, NotReady))
+
+
 def status_of(error: BaseException) -> int:
     """The exit status that an error gives."""
+    from graph.errors import GraphUnavailable
+    from infra.composition import NotReady
+    from infra.settings import SettingsError
+    from infra.stack.errors import PartDown
+    from projections.errors import StoreUnavailable
+
     if isinstance(error, SettingsError):
         return USAGE
-    if isinstance(error, Fenced):
-        return FAILED
-    if isinstance(error, (PartDown, StoreUnavailable, GraphUnavailable, LogError)):
-        return DOWN
     if isinstance(error, NotReady):
         return NOT_READY
-    return DOWN if isinstance(error, StackError) and "does not start" in str(error) else FAILED
+    is_down = isinstance(error, (PartDown, StoreUnavailable, GraphUnavailable, LogError)) and not isinstance(error, Fenced)
+    return DOWN if is_down else FAILED

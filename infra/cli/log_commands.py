@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infra.cli import exits, output
-from infra.cli.app import command
+from infra.cli.app import PROOF, command
 from infra.cli.context import Context
 from infra.cli.stack_commands import Json
-from projections.verify import Proof
+
+if TYPE_CHECKING:
+    from projections.verify import Proof
 
 STORES = ("log", "archive", "warehouse", "graph")
 SERVER = {"log": "kafka", "archive": "s3", "warehouse": "postgres", "graph": "neo4j"}
 
 
-@command("verify", examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"])
+@command("verify", panel=PROOF, examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"])
 def verify(
     stores: Annotated[list[str] | None, typer.Argument(help="log, archive, warehouse, graph; by default all.")] = None,
     json: Json = False,

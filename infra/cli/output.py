@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from infra.logs import escape_control
 
@@ -19,9 +20,14 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 """What goes on beside the result: progress, hints, errors."""
 
 
+def plain(value: object) -> str:
+    """Text from outside with its control characters written out: what goes where no markup is read."""
+    return escape_control("" if value is None else str(value))
+
+
 def safe(value: object) -> str:
-    """Text from outside as it may be printed: control characters written out, no markup of its own."""
-    return escape(escape_control("" if value is None else str(value)))
+    """Text from outside as it may stand inside markup: harmless, and no markup of its own."""
+    return escape(plain(value))
 
 
 def say(text: str) -> None:
@@ -39,13 +45,25 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=True) + "\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """Rows as a table; cells are made harmless, `right` names the columns aligned to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    colours: Mapping[str, str] | None = None,
+) -> None:
+    """Rows as a table; cells are made harmless.
+
+    Args:
+        right: the columns aligned to the right.
+        colours: by the text of a cell, its colour.
+    """
+    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*[safe(cell) for cell in row])
+        table.add_row(*[Text(plain(cell), style=(colours or {}).get(str(cell), "")) for cell in row])
     # A pipe has no width: rows must not be folded there.
     Console(highlight=False, width=None if sys.stdout.isatty() else 400).print(table)
 
@@ -65,3 +83,13 @@ def fail(error: BaseException | str) -> None:
 def count(n: float) -> str:
     """A number of things, with thousands separated."""
     return f"{n:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: 8 s, 3 min 20 s, 2 h 5 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,1 +1,1 @@
-"""infra/simulator"""
+"""The simulator: a seeded stream of transactions with planted schemes, and the truth about them apart."""

@@ -170,7 +170,7 @@ def _parse_iso(buffer, offsets, out, has_zone, is_bad):  # type: ignore[no-untyp
                         fraction *= 10
         offset = 0
         if at < end:
-            if buffer[at] == 32:
+            if buffer[at] == 32 and at + 1 < end:
                 at += 1
             if at < end and (buffer[at] == 90 or buffer[at] == 122):
                 has_zone[i] = True

@@ -28,6 +28,7 @@ from projections.errors import StoreDisagrees
 from projections.protocol import EventBatch
 from projections.warehouse import WarehouseProjection
 from projections.warehouse.facts import FACTS
+from projections.warehouse.tables import warehouse_metadata
 from tests.unit.projections.warehouse.comparison import expected_rows, stored_rows
 from tests.unit.projections.warehouse.databases import fresh_database, query
 from tests.unit.projections.warehouse.events import (
@@ -43,6 +44,7 @@ from tests.unit.projections.warehouse.events import (
     transaction,
 )
 
+TABLES = tuple(warehouse_metadata().tables)
 WALLET, TX = "ethereum:0xa", transaction(5).tx_id
 
 
@@ -79,13 +81,23 @@ def batch() -> EventBatch:
     return batch_of(every_event_type())
 
 
-@pytest.fixture
-def dsn(postgres_dsn: str, batch: EventBatch) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def filled(postgres_dsn: str, batch: EventBatch) -> Iterator[str]:
+    """A warehouse that holds the batch, and a copy of its tables in the schema `saved`."""
     with fresh_database(postgres_dsn) as address:
         projection = WarehouseProjection(address)
         projection.apply(batch, {}, position_after(every_event_type()))
         projection.close()
+        copies = (f"CREATE TABLE saved.{name} AS SELECT * FROM warehouse_g1.{name}" for name in TABLES)
+        query(address, "; ".join(["CREATE SCHEMA saved", *copies]))
         yield address
+
+
+@pytest.fixture
+def dsn(filled: str) -> Iterator[str]:
+    yield filled
+    restore = (f"TRUNCATE warehouse_g1.{name}; INSERT INTO warehouse_g1.{name} TABLE saved.{name}" for name in TABLES)
+    query(filled, "; ".join(restore))
 
 
 def test_every_event_type_read_is_in_this_test(batch: EventBatch) -> None:

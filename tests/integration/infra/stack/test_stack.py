@@ -35,8 +35,8 @@ from infra.stack.neo4j import current_generation, make_current
 from infra.stack.part import SERVERS
 from tests.conftest import bare_settings
 
-pytestmark = pytest.mark.timeout(300)
-DEADLINE_S = 90.0
+pytestmark = pytest.mark.timeout(600)
+DEADLINE_S = 180.0
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,6 @@ def test_the_share_of_fraud_is_what_was_asked_for(share: float) -> None:
 
 def test_neither_ids_nor_hours_nor_amounts_tell_who_is_illicit(simulation: Simulation) -> None:
 
-
     first: dict[str, tuple[float, int]] = {}
     for row in simulation.table.select(["source_wallet_id", "target_wallet_id", "amount", "occurred_at"]).to_pylist():
         for wallet in (row["source_wallet_id"], row["target_wallet_id"]):
@@ -129,7 +128,9 @@ def test_a_file_reads_back_as_the_same_stream_and_cuts_by_its_truth(
     table = pa.concat_tables([chunk.table for chunk in found]).combine_chunks()
     for column in table.column_names:
         if not column.startswith("origin."):
-            assert table.column(column).combine_chunks().equals(simulation.table.column(column).combine_chunks()), column
+            assert table.column(column).combine_chunks().equals(simulation.table.column(column).combine_chunks()), (
+                column
+            )
     labels = read_labels(tmp_path / "labels.csv", label_mapping("tidemark_labels"), datetime.now(UTC)).by_wallet()
     assert labels == simulation.labels
     cut = cut_of(path, transaction_mapping("tidemark"), labels)

@@ -87,7 +87,8 @@ def test_the_header_of_json_lines_is_that_of_its_first_rows(tmp_path: Path) -> N
     [
         (("step", "type", "amount", "nameOrig", "nameDest", "isFraud"),
          {"source_wallet": "nameOrig", "target_wallet": "nameDest"}),
-        (("txHash", "from", "to", "value", "timestamp", "blockNumber"), {"source_wallet": "from", "target_wallet": "to"}),
+        (("txHash", "from", "to", "value", "timestamp", "blockNumber"),
+         {"source_wallet": "from", "target_wallet": "to"}),
         (("Time", *[f"V{i}" for i in range(1, 29)], "Amount", "Class"), {}),
     ],
     ids=["paysim", "explorer", "card"],

@@ -232,7 +232,7 @@ def test_damaged_gzip_is_a_typed_error(tmp_path: Path) -> None:
 def test_a_missing_file_a_folder_and_an_empty_file_are_unreadable(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_bytes(b"")
     for source in (tmp_path / "none.csv", tmp_path, tmp_path / "empty.csv", tmp_path / "none.parquet"):
-        with pytest.raises(UnreadableSource, match="empty|cannot be read|no readable"):
+        with pytest.raises(UnreadableSource, match=r"empty|cannot be read|no readable"):
             chunks(source)
 
 
@@ -284,8 +284,8 @@ def test_an_endless_stream_yields_before_it_ends(form: str) -> None:
 
 
 PAYMENT = {
-    "transaction_id": "t1", "user_id": "alice", "amount": 12.50, "timestamp": "2024-03-01T10:00:00", "merchant_category":
-    "food", "location": "Köln", "payment_method": "card", "is_fraud": True,
+    "transaction_id": "t1", "user_id": "alice", "amount": 12.50, "timestamp": "2024-03-01T10:00:00",
+    "merchant_category": "food", "location": "Köln", "payment_method": "card", "is_fraud": True,
 }  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def is_right(transaction: TransactionRecorded) -> bool:
     return True
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(transactions(), min_size=1, max_size=8))
 def test_a_row_passes_exactly_where_the_domain_accepts_it(rows: list[TransactionRecorded]) -> None:
     flat = [flatten(as_record(row)) for row in rows]
@@ -72,7 +72,7 @@ numbers = (
 )
 
 
-@settings(deadline=None, max_examples=800)
+@settings(deadline=None, max_examples=300)
 @given(st.lists(numbers, min_size=1, max_size=6), st.sampled_from([18, 0, 9, 6]))
 def test_numbers_equal_those_of_exact_decimals(texts: list[str], scale: int) -> None:
     words, faults = scaled_integers(pa.array(texts, pa.string()), scale)
