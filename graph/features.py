@@ -263,7 +263,8 @@ class FeatureState:
             found = int(archive["feature_set_version"])
             if found != FEATURE_SET_VERSION:
                 raise ValueError(
-                    f"feature state: expected feature set {FEATURE_SET_VERSION}, found {found}; delete it and replay the log"
+                    f"feature state: expected feature set {FEATURE_SET_VERSION}, found {found}; "
+                    "delete it and replay the log"
                 )
             state._arrays = Arrays(**{name: archive[name] for name in Arrays._fields})
             for key, words in (("wallets", state._wallets), ("assets", state._assets), ("values", state._values)):
@@ -326,7 +327,8 @@ class FeatureState:
         k = np.zeros(rows, np.int64)
         room = blank(rows if neighbourhoods else 0)
         _observe(
-            self._arrays, source, target, asset, low, high, occurred_at_s, kind, is_failed, card, payment, chosen, _KEPT, features, k,
+            self._arrays, source, target, asset, low, high, occurred_at_s, kind, is_failed, card, payment,
+            chosen, _KEPT, features, k,
             neighbourhoods, room.roots, room.legs, room.leg_root, room.hops, room.hop_leg, room.used,
         )  # fmt: skip
         side = where[:, 1]

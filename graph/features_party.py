@@ -46,16 +46,16 @@ NONE: Final = -9.0  # a logarithm of nothing
 # The names, in order, of the three vectors.
 PARTY_NAMES: Final = (
     "n_in", "n_out", "parties_in", "parties_out", "value_in", "value_out", "log_amount_in", "log_amount_out",
-    "log_amount_out_std", "log_amount_in_std", "age", "idle", "out_share", "round_out", "round_in", "funded", "funded_share",
-    "burst_share", "log_amount_max", "rate", "idle_in", "idle_out",
+    "log_amount_out_std", "log_amount_in_std", "age", "idle", "out_share", "round_out", "round_in", "funded",
+    "funded_share", "burst_share", "log_amount_max", "rate", "idle_in", "idle_out",
 )  # fmt: skip
 WITHOUT_NAMES: Final = (
-    "n_in", "n_out", "parties_in", "parties_out", "value_in", "value_out", "log_amount_in", "log_amount_out", "age", "idle",
-    "out_share", "funded",
+    "n_in", "n_out", "parties_in", "parties_out", "value_in", "value_out", "log_amount_in", "log_amount_out", "age",
+    "idle", "out_share", "funded",
 )  # fmt: skip
 OUTLINE_NAMES: Final = (
-    "n_in", "n_out", "out_share", "log_amount_in", "log_amount_out", "parties_in", "parties_out", "forwarded", "age", "idle",
-    "life", "value_in", "round_in", "round_out", "dwell", "first_out", "first_log_amount",
+    "n_in", "n_out", "out_share", "log_amount_in", "log_amount_out", "parties_in", "parties_out", "forwarded", "age",
+    "idle", "life", "value_in", "round_in", "round_out", "dwell", "first_out", "first_log_amount",
 )  # fmt: skip
 N_WITHOUT: Final = len(WITHOUT_NAMES)
 N_OUTLINE: Final = len(OUTLINE_NAMES)

@@ -1,7 +1,8 @@
-"""What an analyst asks of the wallet graph: named Cypher with bound parameters, a time limit, and hubs cut out of every walk.
+"""What an analyst asks of the wallet graph: named Cypher with bound parameters, a time limit, and hubs cut out of
+every walk.
 
-A wallet with thousands of counterparties (an exchange) connects everything with everything; walks stop at it, but may begin
-or end there.
+A wallet with thousands of counterparties (an exchange) connects everything with everything; walks stop at it, but may
+begin or end there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ Value = str | int
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of an investigation: its rule, what it means, and the value it takes when none is given (None: it must be)."""
+    """A parameter of an investigation: its rule, what it means, and the value it takes when none is given (None: it
+    must be)."""
 
     check: Callable[[Any], Value]
     doc: str
@@ -94,7 +96,10 @@ def run_query(driver: neo4j.Driver, database: str, name: str, params: Mapping[st
         ) as session:
             # A dictionary, not keywords: a parameter may be called `query`.
             records = session.run(neo4j.Query(asked.cypher, timeout=asked.timeout_s), dict(bound))
-            return [{key: _plain(record[key]) for key in record.keys()} for record in records]
+            return [
+                {key: _plain(record[key]) for key in record.keys()}  # noqa: SIM118 - a record iterates over its values
+                for record in records
+            ]
     except (DriverError, Neo4jError) as error:
         raise GraphUnavailable(f"{name}: Neo4j: {type(error).__name__}: {str(error)[:300]}") from error
 
@@ -273,7 +278,8 @@ MATCH path = SHORTEST 1 (wallet)
   ((from:Wallet)-[flow:FLOW]->(to:Wallet) WHERE from.degree < $hub_degree OR from.wallet_id = $wallet_id){1,4}
   (reached:Wallet)
 WHERE reached <> wallet
-RETURN length(path) AS steps, count(*) AS wallets, sum(CASE WHEN reached.label = 'illicit' THEN 1 ELSE 0 END) AS illicit,
+RETURN length(path) AS steps, count(*) AS wallets,
+  sum(CASE WHEN reached.label = 'illicit' THEN 1 ELSE 0 END) AS illicit,
   sum(CASE WHEN reached:Exchange THEN 1 ELSE 0 END) AS exchanges,
   sum(CASE WHEN reached:Alerted THEN 1 ELSE 0 END) AS alerted
 ORDER BY steps

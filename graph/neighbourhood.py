@@ -159,7 +159,7 @@ def write_neighbourhood(
         party_legs = kept_legs(arrays, party, ring)
         for j in range(party_legs - 1, -1, -1):
             other = arrays.leg_party[ring[j]]
-            if other < 0 or other == wallet or other == party:
+            if other < 0 or other == wallet or other == party:  # noqa: SIM109 - numba compiles this
                 continue
             hop = hops[used[1]]
             hop_leg[used[1]] = at

@@ -33,7 +33,7 @@ from projections.work import Append
 
 Config = Mapping[str, Any]
 
-_READ: Config = {
+READ_OPTIONS: Config = {
     "enable.auto.commit": False,
     "auto.offset.reset": "error",  # a position that the log no longer holds must be seen, never skipped
     "isolation.level": "read_committed",
@@ -162,7 +162,7 @@ class KafkaSource:
     def __init__(self, config: Config, topics: Sequence[str], group: str, instance: str, is_alone: bool = False) -> None:
         self._topics = list(topics)
         self._is_alone = is_alone
-        options: dict[str, Any] = {**config, **_READ, "group.id": group}
+        options: dict[str, Any] = {**config, **READ_OPTIONS, "group.id": group}
         if not is_alone:
             options |= {"group.instance.id": instance, "session.timeout.ms": 10_000, "partition.assignment.strategy": "range"}
         self._consumer = Consumer(options)
@@ -372,7 +372,7 @@ def read_batches(
     Raises:
         LogError: the log does not answer, or no longer holds `start`.
     """
-    options = {**config, **_READ, "group.id": "tidemark-reader", "enable.partition.eof": True}
+    options = {**config, **READ_OPTIONS, "group.id": "tidemark-reader", "enable.partition.eof": True}
     consumer = Consumer(options)
     try:
         open_parts = {tp for tp in end if tp[0] in topics and end[tp] > max(start.get(tp, 0), (earliest or {}).get(tp, 0))}

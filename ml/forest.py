@@ -23,8 +23,8 @@ from ml.datasets import SNAPSHOT_KS, KnownLabel, appearances
 TREES: Final = 500
 LEAVES: Final = (1, 5)  # smallest leaves of the two forests; the stronger one at each k is the one to beat
 TOTAL_NAMES: Final = (
-    "n", "n_in", "n_out", "sum_in", "max_in", "mean_in", "min_in", "std_in", "sum_out", "max_out", "mean_out", "min_out", "std_out",
-    "parties_in", "parties_out", "lifetime_s", "mean_gap_s", "reverted",
+    "n", "n_in", "n_out", "sum_in", "max_in", "mean_in", "min_in", "std_in", "sum_out", "max_out", "mean_out", "min_out",
+    "std_out", "parties_in", "parties_out", "lifetime_s", "mean_gap_s", "reverted",
 )  # fmt: skip
 _ABSENT: Final = -1.0
 
@@ -65,7 +65,8 @@ def wallet_totals(transactions: pa.Table, wallets: Collection[str]) -> WalletTot
     party_column = [transactions["target_wallet_id"].to_pylist(), transactions["source_wallet_id"].to_pylist()]
     totals = np.full((len(place), len(TOTAL_NAMES)), _ABSENT)
     running: list[dict[str, Any]] = [
-        {"n": [0, 0], "sum": [0.0, 0.0], "sq": [0.0, 0.0], "max": [0.0, 0.0], "min": [0.0, 0.0], "parties": (set(), set()),
+        {"n": [0, 0], "sum": [0.0, 0.0], "sq": [0.0, 0.0], "max": [0.0, 0.0], "min": [0.0, 0.0],
+         "parties": (set(), set()),
          "first": 0, "failed": 0}
         for _ in names
     ]  # fmt: skip

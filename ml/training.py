@@ -193,5 +193,6 @@ def _check(examples: TrainingSet, by_transaction: bool) -> None:
     if counts.min() < LEAST_OF_A_CLASS:
         raise TrainingDataError(
             f"labels: expected at least {LEAST_OF_A_CLASS} {thing} of each class seen and labelled before the cut, "
-            f"found {counts[1]} positive and {counts[0]} negative; ingest more labels (tidemark ingest --labels) or cut later"
+            f"found {counts[1]} positive and {counts[0]} negative; "
+            "ingest more labels (tidemark ingest --labels) or cut later"
         )

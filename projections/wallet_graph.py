@@ -1,4 +1,5 @@
-"""The wallet graph in Neo4j: wallets, each transaction between two of them, flows per pair, scores, alerts and embeddings.
+"""The wallet graph in Neo4j: wallets, each transaction between two of them, flows per pair, scores, alerts and
+embeddings.
 
     (:Wallet {wallet_id})-[:SENT {tx_id, amount, …}]->(:Wallet)      one a transaction with two sides
     (:Wallet)-[:FLOW {asset, transactions, sum_high, sum_whole, sum_parts, first_at, last_at}]->(:Wallet)
@@ -6,10 +7,10 @@
     (:UnplacedScore {tx_id})                                         a score whose SENT is not here
     (:Checkpoint {projection, topic, partition, next_offset})
 
-Idempotent by the checkpoint, which moves by compare-and-set in the transaction of the batch. A batch that meets a deadlock is
-written again as a whole. A flow's sum is sum_high * 10^18 + sum_whole + sum_parts * 10^-18, exact: one integer holds neither a
-38-digit amount nor its parts. A store that does not answer stops the worker. Rebuild: an empty database and the log from its
-first offset.
+Idempotent by the checkpoint, which moves by compare-and-set in the transaction of the batch. A batch that meets a
+deadlock is written again as a whole. A flow's sum is sum_high * 10^18 + sum_whole + sum_parts * 10^-18, exact: one
+integer holds neither a 38-digit amount nor its parts. A store that does not answer stops the worker. Rebuild: an
+empty database and the log from its first offset.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ INDEX_TIMEOUT_S: Final = 300
 
 
 class WalletGraphProjection:
-    """The sink; see the module for what it owns. Give the driver a `max_transaction_retry_time`: deadlocks are retried within it.
+    """The sink; see the module for what it owns. Give the driver a `max_transaction_retry_time`: deadlocks are
+    retried within it.
 
     Args:
         driver: connected or not; this class does not close it.
@@ -79,7 +81,8 @@ class WalletGraphProjection:
         return {(row["topic"], row["partition"]): row["next_offset"] for row in found}  # fmt: skip
 
     def screen(self, batch: EventBatch) -> Sequence[Rejection]:
-        """Rows that this store cannot hold: `unsafe_identifier`, `negative_amount`, `invalid_vector`, `invalid_score`."""
+        """Rows that this store cannot hold: `unsafe_identifier`, `negative_amount`, `invalid_vector`,
+        `invalid_score`."""
         return screen_batch(batch)
 
     def apply(self, batch: EventBatch, before: Position, after: Position) -> None:
@@ -137,7 +140,9 @@ class WalletGraphProjection:
     def _session(self) -> neo4j.Session:
         # Warnings off: an empty graph knows no property yet, and each name would be one.
         return self._driver.session(
-            database=self._database, fetch_size=CHUNK_ROWS, notifications_min_severity=neo4j.NotificationMinimumSeverity.OFF
+            database=self._database,
+            fetch_size=CHUNK_ROWS,
+            notifications_min_severity=neo4j.NotificationMinimumSeverity.OFF,
         )
 
 
@@ -145,7 +150,8 @@ _Step = Callable[[neo4j.ManagedTransaction], None]
 
 
 def _writes(batch: EventBatch) -> list[_Step]:
-    """What the batch writes, ready before the transaction begins so that its locks are held no longer than the server needs."""
+    """What the batch writes, ready before the transaction begins so that its locks are held no longer than the server
+    needs."""
     steps: list[_Step] = []
 
     def add(statement: Statement, found: pl.DataFrame | None) -> None:
@@ -225,8 +231,8 @@ def _translated() -> Iterator[None]:
         yield
     except ConstraintError as error:
         raise StoreDisagrees(
-            f"the wallet graph holds a key of this batch already, though its checkpoint stands before it: {error.message}."
-            " Verify the log, then rebuild the graph"
+            f"the wallet graph holds a key of this batch already, though its checkpoint stands before it:"
+            f" {error.message}. Verify the log, then rebuild the graph"
         ) from error
     except (DriverError, Neo4jError) as error:
         raise StoreUnavailable(f"Neo4j: {type(error).__name__}: {str(error)[:300]}") from error

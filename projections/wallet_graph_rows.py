@@ -1,7 +1,7 @@
 """What a run of decoded events says of the wallet graph: frames of transactions, flows, wallets and alerts.
 
-Each function is a fold that may be cut anywhere: folding two pieces and then their results gives what folding them whole
-gives. The sink uses it on a batch, the expectation on the whole log.
+Each function is a fold that may be cut anywhere: folding two pieces and then their results gives what folding them
+whole gives. The sink uses it on a batch, the expectation on the whole log.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ READS: Final[Mapping[str, tuple[str, ...]]] = {
 TOPICS: Final = tuple(dict.fromkeys(TOPIC_BY_EVENT_TYPE[name] for name in READS))
 
 LIMBS: Final = ("limb0", "limb1", "limb2", "limb3")
-"""An amount in parts of 10^-18 as four digits in base 2^32: sums of two thousand million of them stay exact in an int64."""
+"""An amount in parts of 10^-18 as four digits in base 2^32: sums of two thousand million of them stay exact in an
+int64."""
 
 _CAPTION_HEAD, _CAPTION_TAIL = 6, 4  # characters of an address that people compare, as block explorers show it
 _WALLET_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -84,7 +85,8 @@ def sides(transactions: pl.DataFrame) -> pl.DataFrame:
 
 
 def sent(transactions: pl.DataFrame) -> pl.DataFrame:
-    """A SENT row a transaction with two sides: the amount as exact text without trailing zeros, and as a float to draw."""
+    """A SENT row a transaction with two sides: the amount as exact text without trailing zeros, and as a float to
+    draw."""
     text = pl.col("amount").cast(pl.String).str.strip_chars_end("0").str.strip_chars_end(".")
     return sides(transactions).select(
         pl.col("source_wallet_id").alias("source"),
@@ -102,7 +104,8 @@ def sent(transactions: pl.DataFrame) -> pl.DataFrame:
 
 
 def flows(transactions: pl.DataFrame) -> pl.DataFrame:
-    """What moved, by source, target and asset: limb sums, count, first and last time. Failed and declined moved nothing."""
+    """What moved, by source, target and asset: limb sums, count, first and last time. Failed and declined moved
+    nothing."""
     moved = sides(transactions).filter(pl.col("status").is_in(NOT_MOVED).not_().fill_null(True))
     return moved.group_by(
         pl.col("source_wallet_id").alias("source"), pl.col("target_wallet_id").alias("target"), "asset"
@@ -131,7 +134,8 @@ def exact_sums(flow: pl.DataFrame) -> list[int]:
 
 
 def three_integers(parts: int) -> tuple[int, int, int]:
-    """A sum as (high, whole, parts): multiples of 10^18 whole units, whole units, and 10^-18 parts, each within an int64."""
+    """A sum as (high, whole, parts): multiples of 10^18 whole units, whole units, and 10^-18 parts, each within an
+    int64."""
     whole, rest = divmod(parts, UNIT)
     high, whole = divmod(whole, UNIT)
     return high, whole, rest
@@ -172,7 +176,8 @@ def network(ids: pl.Expr) -> pl.Expr:
 
 
 def last(pieces: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The last row of each key, in the order given: events of one key lie in one partition, so their order is the log's."""
+    """The last row of each key, in the order given: events of one key lie in one partition, so their order is the
+    log's."""
     return pieces.unique(key, keep="last", maintain_order=True)
 
 
@@ -247,8 +252,7 @@ def fold_embeddings(pieces: pl.DataFrame) -> pl.DataFrame:
 
 def alerts(events: pl.DataFrame) -> pl.DataFrame:
     """An alert a row."""
-    fields = [name for name in READS["AlertRaised"]]
-    return last(events.select(*fields, *_coordinates()), "case_id")
+    return last(events.select(*READS["AlertRaised"], *_coordinates()), "case_id")
 
 
 def joined(events: pl.DataFrame) -> pl.DataFrame:

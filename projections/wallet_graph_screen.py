@@ -21,8 +21,8 @@ def screen_batch(batch: EventBatch) -> list[Rejection]:
 
     `unsafe_identifier`: an id is empty, longer than an index key may be here, or holds control characters.
     `negative_amount`: the sums of flows are of what moved.
-    `invalid_score`: not a finite number. `invalid_vector`: not `dimensions` finite float32 numbers, or all zeros: the index
-    compares angles.
+    `invalid_score`: not a finite number. `invalid_vector`: not `dimensions` finite float32 numbers, or all zeros: the
+    index compares angles.
     """
     rejections = []
     for name in READS:

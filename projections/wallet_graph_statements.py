@@ -54,8 +54,8 @@ CONSTRAINTS: Final[tuple[LiteralString, ...]] = (
     " OPTIONS {indexConfig: {`vector.similarity_function`: 'cosine', `vector.quantization.enabled`: false}}",
 )
 
-# Compare-and-set in two statements. Neo4j reads committed data without a lock, so the first one takes the locks (a write is a
-# lock) and only the second one compares: `WHERE c.next_offset = … SET` in one step lets two writers win.
+# Compare-and-set in two statements. Neo4j reads committed data without a lock, so the first one takes the locks (a
+# write is a lock) and only the second one compares: `WHERE c.next_offset = … SET` in one step lets two writers win.
 LOCK_CHECKPOINTS = _statement(
     "topic partition",
     "MERGE (c:Checkpoint {projection: $projection, topic: row.topic, partition: row.partition})\nSET c.locked = true",
@@ -72,8 +72,8 @@ LOAD_CHECKPOINTS: Final[LiteralString] = (
     " RETURN c.topic AS topic, c.partition AS partition, c.next_offset AS next_offset"
 )
 
-# Always the first write of a batch, for every wallet in it: it merges the placeholder and holds the wallet's lock to the end,
-# so that what follows may read and then write (flows, scores) beside another writer.
+# Always the first write of a batch, for every wallet in it: it merges the placeholder and holds the wallet's lock to
+# the end, so that what follows may read and then write (flows, scores) beside another writer.
 MERGE_WALLETS = _statement(
     "wallet_id network caption degree",
     "MERGE (w:Wallet {wallet_id: row.wallet_id})\n"

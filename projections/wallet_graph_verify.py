@@ -1,4 +1,5 @@
-"""What proves the wallet graph equal to the log: the rows that the log implies, and the store's own as the same tables."""
+"""What proves the wallet graph equal to the log: the rows that the log implies, and the store's own as the same
+tables."""
 
 from __future__ import annotations
 
@@ -271,7 +272,8 @@ def _alert_rows(alerts: pl.DataFrame | None, cases: pl.DataFrame | None) -> pl.D
         return cases
     else:
         rows = alerts.join(cases, on="case_id", how="full", coalesce=True)
-    # A case that moved before its alert came is a placeholder; the alert makes it `alerted` only where nothing has moved it.
+    # A case that moved before its alert came is a placeholder; the alert makes it `alerted` only where nothing has
+    # moved it.
     first = pl.when(pl.col("wallet_id").is_not_null()).then(pl.lit("alerted"))
     return rows.with_columns(pl.coalesce("status", first).alias("status"))
 

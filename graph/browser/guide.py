@@ -1,4 +1,5 @@
-"""The guide that Neo4j Browser plays: a slide an alert, each with queries that run at a click, and the style beside it."""
+"""The guide that Neo4j Browser plays: a slide an alert, each with queries that run at a click, and the style beside
+it."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def render_guide(alerts: Sequence[GuideAlert], folder: Path) -> Path:
 
 def _overview(alerts: Sequence[GuideAlert]) -> str:
     rows = "".join(
-        f"<tr><td>{alert.score:.3f}</td><td><code>{escape(alert.wallet_id)}</code></td><td>{escape(alert.status)}</td></tr>"
+        f"<tr><td>{alert.score:.3f}</td><td><code>{escape(alert.wallet_id)}</code></td>"
+        f"<td>{escape(alert.status)}</td></tr>"
         for alert in alerts[:MAX_ALERTS]
     )
     table = (
@@ -57,7 +59,8 @@ def _overview(alerts: Sequence[GuideAlert]) -> str:
     )
     return _page(
         "Alerts",
-        f"{len(alerts)} alerts, the strongest first. Page on with the arrows; a click on a query puts it into the editor.",
+        f"{len(alerts)} alerts, the strongest first."
+        " Page on with the arrows; a click on a query puts it into the editor.",
         table + _runnable("All of them", "alerts", {}),
     )
 
@@ -82,7 +85,7 @@ def _slide(alert: GuideAlert) -> str:
 def _legend() -> str:
     meanings = {
         "red": "known to be illicit",
-        "orange": "has an alert",
+        "orange, or an orange rim": "has an alert",
         "amber": "its last score is 0.5 or more",
         "blue": "frozen",
         "violet": "an exchange",
@@ -90,7 +93,10 @@ def _legend() -> str:
         "grey": "nothing known",
     }
     rows = "".join(f"<tr><td>{escape(colour)}</td><td>{escape(what)}</td></tr>" for colour, what in meanings.items())
-    text = f"An arrow is the sum of one asset between two wallets. Walks go through no wallet of {HUB_DEGREE} transactions or more."
+    text = (
+        "An arrow is the sum of one asset between two wallets."
+        f" Walks go through no wallet of {HUB_DEGREE} transactions or more."
+    )
     return _page("How to read the drawing", text, f"<table><tr><th>Circle</th><th>Wallet</th></tr>{rows}</table>")
 
 
@@ -105,7 +111,8 @@ def _runnable(title: str, name: str, params: dict[str, str]) -> str:
     text = escape(query_text(name, params))
     return (
         f"<p>{escape(title)}</p>"
-        f'<figure><pre mode="cypher" class="highlight pre-scrollable programlisting code runnable">{text}</pre></figure>'
+        '<figure><pre mode="cypher" class="highlight pre-scrollable programlisting code runnable">'
+        f"{text}</pre></figure>"
     )
 
 

@@ -1,7 +1,7 @@
 """Links that open Neo4j Browser with an investigation written out or a guide playing.
 
-A link carries text, not bound values, so this is the one place where values enter Cypher: checked first, and quoted so that
-nothing in them ends the string.
+A link carries text, not bound values, so this is the one place where values enter Cypher: checked first, and quoted
+so that nothing in them ends the string.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def query_text(name: str, params: Mapping[str, Any]) -> str:
 def literal(value: str | int) -> str:
     r"""A value as a Cypher expression.
 
-    Quotes stand in strings of the other quote and a backslash stands alone, joined by `+`: Cypher 5 reads `\u0027` as a quote
-    even after another backslash, so escaping inside one string is not enough.
+    Quotes stand in strings of the other quote and a backslash stands alone, joined by `+`: Cypher 5 reads `\u0027` as
+    a quote even after another backslash, so escaping inside one string is not enough.
     """
     if isinstance(value, int):
         return str(value)

@@ -1,4 +1,5 @@
-"""The printed links in a real Chromium: connect, run, and the alert's neighbourhood is drawn; the guide plays its slides.
+"""The printed links in a real Chromium: connect, run, and the alert's neighbourhood is drawn; the guide plays its
+slides.
 
 `python -m tests.e2e.test_browser_link LINK PASSWORD PNG` makes the picture of the docs from a running stack.
 """
@@ -91,7 +92,9 @@ def alerted(stack: Stack) -> tuple[Stack, str]:
         tx_id = log.send(f"test:0x{i:038x}aa", "test:0xfeed000000000000000000000000000000beef", f"{i + 1}.5")
         log.send(f"test:0x{i:038x}bb", f"test:0x{i:038x}aa", "20")
     log.alert("case1", "test:0xfeed000000000000000000000000000000beef", tx_id, "<b>fan in</b> of 8 wallets")
-    log.score(tx_id, 14, "test:0x00000000000000000000000000000000000007aa", "test:0xfeed000000000000000000000000000000beef")
+    log.score(
+        tx_id, 14, "test:0x00000000000000000000000000000000000007aa", "test:0xfeed000000000000000000000000000000beef"
+    )
     auth = (settings.user, settings.password.get_secret_value())
     with neo4j.GraphDatabase.driver(settings.uri, auth=auth) as driver:
         with driver.session(database=settings.database) as session:

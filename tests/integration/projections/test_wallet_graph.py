@@ -200,7 +200,7 @@ def test_an_older_score_never_hides_a_newer_one(sink: WalletGraphProjection) -> 
     log.score("test:tx0:0", 0, "test:a", "test:b", 0.1, 0.2)
     apply_all(sink, log, rows=1, seed=3)
     scored = next(row for row in read_back(sink)["wallet"] if row[0] == "test:b")
-    assert ("0.9", "1") == scored[12:14]
+    assert scored[12:14] == ("0.9", "1")
 
 
 def test_a_transaction_that_the_graph_holds_already_stops_the_worker(

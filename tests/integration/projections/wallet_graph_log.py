@@ -116,7 +116,8 @@ def text_rows(tables: Iterator[tuple[str, pa.Table]]) -> Rows:
 
 
 def everything() -> SmallLog:
-    """A log with each event that the graph reads: two-sided, one-sided, failed, huge, self-sent, scored early and never placed."""
+    """A log with each event that the graph reads: two-sided, one-sided, failed, huge, self-sent, scored early and
+    never placed."""
     log = SmallLog()
     a, b, c, exchange = "test:aaaaaaaaaaaaaaaaaaaa", "test:b", "test:c", "test:exchange"
     first = log.send(a, b, "99999999999999999999.999999999999999999")

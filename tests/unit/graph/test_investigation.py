@@ -109,9 +109,7 @@ class _Tags(HTMLParser):
 
 def test_a_guide_escapes_everything_and_has_a_slide_an_alert(tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script><img src=x onerror=y> \x1b[31m ' \" & \n"
-    alerts = [
-        GuideAlert(f"case{i}", f"test:{i}'\"<b>", "score", 0.9, 0.8, "alerted", hostile) for i in range(3)
-    ]
+    alerts = [GuideAlert(f"case{i}", f"test:{i}'\"<b>", "score", 0.9, 0.8, "alerted", hostile) for i in range(3)]
     path = render_guide(alerts, tmp_path)
     parser = _Tags()
     parser.feed(path.read_text("utf-8"))
