@@ -145,6 +145,9 @@ class TransactionRecorded:
                 values.amount("counter_amount" if name == "counter" else name, value)
                 values.identifier(f"{name}_asset", asset)
         values.occurred_at(self.occurred_at, arrived_at)
+        if self.payment is not None:
+            for name in ("merchant_category", "location", "country", "payment_method", "device_id"):
+                values.text(f"payment.{name}", getattr(self.payment, name) or "")
         if self.block is not None and self.block < 0:
             raise InvalidValue("block", f"expected zero or more, found {self.block}")
         if self.personal is not None:

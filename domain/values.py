@@ -86,8 +86,8 @@ def amount(field: str, value: Decimal) -> Decimal:
         raise InvalidValue(field, "expected zero or more, found a negative number")
     try:
         with localcontext(EXACT):
-            exact = abs(value).quantize(_QUANTUM)
-    except (InvalidOperation, Inexact):
+            exact = abs(value.normalize(EXACT)).quantize(_QUANTUM)
+    except (InvalidOperation, Inexact, Rounded):
         raise InvalidValue(field, f"expected at most {AMOUNT_SCALE} decimals, found {str(value)[:60]}") from None
     if len(exact.as_tuple().digits) > AMOUNT_DIGITS:
         raise InvalidValue(field, f"expected at most {AMOUNT_DIGITS} digits, found {str(value)[:60]}")

@@ -19,8 +19,9 @@ from infra.demo_steps import StepList
 from infra.deployment import deploy_model
 from infra.ingest import IngestProgress, ingest_file, ingest_labels
 from infra.latency import measure
+from infra.pseudonym_key import pseudonym_key
 from infra.settings import Settings
-from infra.sources.reading import read
+from infra.sources.reading import read, read_in_time_order
 from infra.stack import Stack
 from infra.training import train_model
 from projections.verify import Proof
@@ -130,7 +131,7 @@ class Demo:
         started = time.monotonic()
         result = ingest_file(
             self.composition, str(plan.files.data), plan.files.mapping, ingest_id="before-cut", known_at=plan.cut_at,
-            first_row=plan.first, last_row=plan.cut, progress=self._ingest_progress(plan.cut - plan.first),
+            first_row=plan.first, last_row=plan.cut, in_time_order=not plan.is_sorted, progress=self._ingest_progress(plan.cut - plan.first),
         )  # fmt: skip
         self._wait_commands()
         seconds = time.monotonic() - started
@@ -181,7 +182,7 @@ class Demo:
         started = time.monotonic()
         result = ingest_file(
             self.composition, str(plan.files.data), plan.files.mapping, ingest_id="from-cut", known_at=plan.cut_at, has_labels=False,
-            first_row=plan.cut, last_row=plan.paced, progress=self._ingest_progress(plan.paced - plan.cut),
+            first_row=plan.cut, last_row=plan.paced, in_time_order=not plan.is_sorted, progress=self._ingest_progress(plan.paced - plan.cut),
         )  # fmt: skip
         self._wait_commands()
         scored = self._wait_group("scorer", [TRANSACTION_EVENTS])
@@ -192,8 +193,8 @@ class Demo:
         keys: list[bytes] = []
         values: list[bytes] = []
         refused = 0
-        key = None
-        for chunk in read(
+        key = pseudonym_key(self.stack.state.folder) if plan.mapping.needs_key else None
+        for chunk in (read if plan.is_sorted else read_in_time_order)(
             str(plan.files.data), plan.mapping, ingest_id="paced", catalog=self.composition.clients.catalog, key=key,
             first_row=plan.paced, last_row=plan.last,
         ):  # fmt: skip

@@ -15,7 +15,7 @@ from infra.sources.cut import Cut, cut_of
 from infra.sources.errors import UnreadableSource
 from infra.sources.labels import read_labels
 from infra.sources.mapping import LabelMapping, TransactionMapping
-from infra.sources.reading import read
+from infra.sources.reading import read, read_in_time_order
 from infra.sources.shipped import detect, header_of, transaction_mapping
 from schema_registry.catalog import SchemaCatalog
 
@@ -49,6 +49,7 @@ class DemoPlan:
     last: int
     paced: int
     cut_at: datetime
+    is_sorted: bool
     labels_are_of: str
     training: Mapping[str, str]
     judged: Mapping[str, str]
@@ -127,13 +128,14 @@ def plan_of(files: DemoFiles, settings: Settings) -> DemoPlan:
     # Where each wallet's whole life is in the file, a wallet's first transaction is the fair cut; elsewhere time is.
     by: Literal["wallets", "rows"] = "wallets" if mapping.name == "ethereum" else "rows"
     cut = cut_of(files.data, mapping, labels or None, by=by, key=key)
-    at = cut.occurred_at if settings.span == "test" else _time_of(files, mapping, cut.validation_row, key)
+    at = cut.occurred_at if settings.span == "test" else _time_of(files, mapping, cut, key)
     return _planned(files, mapping, found, cut, at, settings.span, settings.size)
 
 
-def _time_of(files: DemoFiles, mapping: TransactionMapping, row: int, key: bytes | None) -> datetime:
-    """When the first accepted row from `row` on happened."""
-    for chunk in read(files.data, mapping, ingest_id="cut", catalog=SchemaCatalog.numbered(), key=key, first_row=row, last_row=row + 100):
+def _time_of(files: DemoFiles, mapping: TransactionMapping, cut: Cut, key: bytes | None) -> datetime:
+    """When the first accepted row from the validation cut on happened."""
+    row = cut.validation_row
+    for chunk in (read if cut.is_sorted else read_in_time_order)(files.data, mapping, ingest_id="cut", catalog=SchemaCatalog.numbered(), key=key, first_row=row, last_row=row + 100):
         if chunk.first_occurred_at is not None:
             return chunk.first_occurred_at
     raise UnreadableSource(f"{files.data}: no accepted row at the cut, row {row}")
@@ -151,7 +153,7 @@ def _planned(
     streamed = last - at
     paced = last - min(12_000, streamed // 5) if size == "full" else last - min(1_000, streamed // 5)
     return DemoPlan(
-        files, mapping, labels, first, at, last, paced, cut_at, cut.labels_are_of, training, judged, span, size
+        files, mapping, labels, first, at, last, paced, cut_at, cut.is_sorted, cut.labels_are_of, training, judged, span, size
     )
 
 

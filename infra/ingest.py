@@ -16,7 +16,7 @@ from infra.pseudonym_key import pseudonym_key
 from infra.sources.errors import SourceCutShort, SourceError
 from infra.sources.labels import read_labels
 from infra.sources.mapping import LabelMapping, TransactionMapping
-from infra.sources.reading import Progress, RejectedRow, read
+from infra.sources.reading import Progress, RejectedRow, read, read_in_time_order
 from infra.sources.shipped import detect, header_of, label_mapping, transaction_mapping
 from projections.quarantine import QuarantineEntry, as_record
 from schema_registry.contracts import COMMANDS
@@ -92,6 +92,7 @@ def ingest_file(
     first_row: int = 0,
     last_row: int | None = None,
     has_labels: bool = True,
+    in_time_order: bool = False,
     stream: BinaryIO | None = None,
     progress: Callable[[IngestProgress], None] = lambda report: None,
 ) -> IngestResult:
@@ -104,6 +105,7 @@ def ingest_file(
         known_at: when labels (of that file, or in the rows themselves) became known; now, when none is given.
         first_row, last_row: the rows wanted, from 0, the last one left out.
         has_labels: whether labels in the rows themselves are sent too; without, they stay unread.
+        in_time_order: sort a file that is not in order of time; rows then count the accepted ones in that order.
         stream: read instead of a file, where `source` is `-`.
 
     Raises:
@@ -119,7 +121,7 @@ def ingest_file(
     codec = RecordCodec(composition.clients.catalog)
     started = time.monotonic()
     refused: Counter[str] = Counter()
-    chunks = read(
+    chunks = (read_in_time_order if in_time_order else read)(
         stream if stream is not None else source, chosen, ingest_id=result.ingest_id, catalog=composition.clients.catalog, key=key,
         first_row=first_row, last_row=last_row, labels_known_at=at if has_labels and chosen.label is not None else None,
     )  # fmt: skip

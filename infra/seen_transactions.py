@@ -41,17 +41,16 @@ class SeenTransactions:
 
     def digests(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `domain.handler.SeenTransactions`."""
-        with self._env.begin(buffers=False) as transaction:
-            get = transaction.get
-            return [get(key) for key in keys]
+        with self._env.begin() as transaction, transaction.cursor() as cursor:
+            kept = dict(cursor.getmulti(keys))
+        return [kept.get(key) for key in keys] if kept else [None] * len(keys)
 
     def add(self, digests: Mapping[bytes, bytes], next_seq: int, position: Position) -> None:
         """Remember transactions of the log, and that all up to `position` of its topic are known."""
         with self._env.begin(write=True) as transaction:
-            put = transaction.put
-            for key, digest in digests.items():
-                put(key, digest)
-            put(_STATE, _SEQ.pack(next_seq) + json.dumps([[t, p, o] for (t, p), o in sorted(position.items())]).encode())
+            with transaction.cursor() as cursor:
+                cursor.putmulti(list(digests.items()))
+            transaction.put(_STATE, _SEQ.pack(next_seq) + json.dumps([[t, p, o] for (t, p), o in sorted(position.items())]).encode())
 
     def state(self) -> tuple[int, Position]:
         """The next seq and the position of `transaction-events` up to which this is true."""

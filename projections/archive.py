@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
         pa.field("value", pa.binary()),
     ]
 )
+UPLOADS = 3  # objects under way at once; more only holds more memory
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 
@@ -79,9 +81,15 @@ class RawArchive:
         Raises:
             StoreUnavailable: S3 refuses or does not answer.
         """
-        for batch in batches:
-            for partition in np.unique(batch.partitions).tolist():
-                self._put(batch.topic, partition, batch.take(np.flatnonzero(batch.partitions == partition)))
+        parts = [
+            (batch.topic, partition, batch.take(np.flatnonzero(batch.partitions == partition)))
+            for batch in batches
+            for partition in np.unique(batch.partitions).tolist()
+        ]
+        # Encoding and sending leave the interpreter's lock, so that one object is encoded while another is on its way.
+        with ThreadPoolExecutor(UPLOADS) as pool:
+            for done in [pool.submit(self._put, *part) for part in parts]:
+                done.result()
 
     def read(self, topics: Sequence[str] = ARCHIVED_TOPICS) -> Iterator[RecordBatch]:
         """Every record that the archive holds, object by object, in order within a partition.

@@ -17,6 +17,7 @@ from domain.errors import InvalidValue
 FIELDS = (
     "tx_id", "network", "kind", "status", "source_wallet_id", "target_wallet_id", "amount", "asset", "counter_amount",
     "counter_asset", "fee", "fee_asset", "occurred_at", "block", "personal",
+    "payment.merchant_category", "payment.location", "payment.country", "payment.payment_method", "payment.device_id",
 )  # fmt: skip
 """The fields that the rules look at."""
 
@@ -64,6 +65,9 @@ def broken_rules(table: pa.Table, arrived_at_ms: npt.NDArray[np.int64] | None = 
     if arrived_at_ms is not None:
         frame = frame.with_columns(pl.Series("arrived_us", arrived_at_ms * 1000))
         checks.append(("occurred_at", "expected a time not after its arrival", moment > pl.col("arrived_us") + _AHEAD_US))
+    for name in (field for field in FIELDS if field.startswith("payment.")):
+        is_long = pl.col(name).str.len_chars() > values.MAX_TEXT_LENGTH
+        checks.append((name, f"expected at most {values.MAX_TEXT_LENGTH} characters", is_long))
     checks += [
         ("block", "expected zero or more", pl.col("block") < 0),
         ("personal", "expected nothing: sealing is not built, so nothing personal may be stored", pl.col("personal").is_not_null()),

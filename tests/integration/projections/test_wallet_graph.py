@@ -128,7 +128,9 @@ def test_of_two_writers_from_the_same_position_one_wins(sink: WalletGraphProject
     assert read_back(sink) == expected(sink, log)
 
 
-def test_deadlocks_of_two_writers_on_a_hub_are_retried_and_never_seen(sink: WalletGraphProjection) -> None:
+def test_deadlocks_of_two_writers_on_a_hub_are_retried_and_never_seen(
+    sink: WalletGraphProjection, driver: neo4j.Driver
+) -> None:
     log = SmallLog()
     for i in range(6000):
         log.send(f"test:s{i % 701}", f"test:{'hub' if i % 2 else i % 97}", f"{i}.000000000000000001")
@@ -141,9 +143,10 @@ def test_deadlocks_of_two_writers_on_a_hub_are_retried_and_never_seen(sink: Wall
     failures: list[BaseException] = []
 
     def write(cuts: list[tuple[object, ...]]) -> None:
+        writer = WalletGraphProjection(driver, sink._database)
         try:
             for batch, before, after in cuts:
-                sink.apply(batch, before, after)  # type: ignore[arg-type]
+                writer.apply(batch, before, after)  # type: ignore[arg-type]
         except BaseException as error:
             failures.append(error)
 
@@ -153,6 +156,23 @@ def test_deadlocks_of_two_writers_on_a_hub_are_retried_and_never_seen(sink: Wall
     for thread in threads:
         thread.join()
     assert failures == []
+    assert read_back(sink) == expected(sink, log)
+
+
+def test_a_passing_error_of_the_server_is_retried_as_a_whole_and_counted(
+    sink: WalletGraphProjection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SmallLog()
+    log.send("test:a", "test:b")
+    errors = [neo4j.exceptions.TransientError("deadlock detected")]
+
+    def fail_once(*_: object) -> None:
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr("projections.wallet_graph._place_scores", fail_once)
+    apply_all(sink, log)
+    assert sink.retries == 1
     assert read_back(sink) == expected(sink, log)
 
 

@@ -1,4 +1,4 @@
-"""Events become rows of the wallet graph: exact sums, folds that may be cut anywhere, captions that people can compare."""
+"""Events become rows of the wallet graph: exact sums, folds that may be cut anywhere, captions to compare by eye."""
 
 from __future__ import annotations
 
