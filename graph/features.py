@@ -249,7 +249,8 @@ class FeatureState:
             for key, words in (("wallets", self._wallets), ("assets", self._assets), ("values", self._values))
         }
         out = io.BytesIO()
-        np.savez(out, feature_set_version=np.array(FEATURE_SET_VERSION), **short, **names)
+        arrays: dict[str, Any] = {"feature_set_version": np.array(FEATURE_SET_VERSION), **short, **names}
+        np.savez(out, allow_pickle=False, **arrays)
         return out.getvalue()
 
     @classmethod

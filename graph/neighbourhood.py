@@ -65,7 +65,10 @@ def _spans(owner: NDArray[np.int64], wanted: NDArray[np.int64], owners: int) -> 
     start = np.searchsorted(owner, np.arange(owners + 1))
     counts = start[wanted + 1] - start[wanted]
     ends = np.cumsum(counts)
-    return np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(start[wanted] - (ends - counts), counts)
+    rows: NDArray[np.int64] = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(
+        start[wanted] - (ends - counts), counts
+    )
+    return rows
 
 
 def concatenate(parts: list[Neighbourhoods]) -> Neighbourhoods:

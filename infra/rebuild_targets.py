@@ -19,7 +19,6 @@ from projections.wallet_graph import WalletGraphProjection
 
 NAMES = ("archive", "warehouse", "graph")
 STAGING = "staging-graph"
-SECRET_NAMES = ("kafka", "s3_access_key", "s3_secret_key", "postgres", "neo4j")
 
 
 class Target(ABC):
@@ -141,7 +140,7 @@ class GraphTarget(Target):
         state = self._staging.state
         state.create()
         # The user and password stand in the data that the first server takes over: they must be its own.
-        state.write("secrets.json", {name: self._stack.state.secret(name) for name in SECRET_NAMES})
+        state.write("secrets.json", {"neo4j": self._stack.state.secret("neo4j")})
         self._staging.up(["neo4j"], is_tethered=True)
         settings = self._composition.settings.model_copy(update={"neo4j": self._staging.settings().neo4j})
         driver = Clients(settings).neo4j

@@ -23,8 +23,8 @@ from ml.datasets import SNAPSHOT_KS, KnownLabel, appearances
 TREES: Final = 500
 LEAVES: Final = (1, 5)  # smallest leaves of the two forests; the stronger one at each k is the one to beat
 TOTAL_NAMES: Final = (
-    "n", "n_in", "n_out", "sum_in", "max_in", "mean_in", "min_in", "std_in", "sum_out", "max_out", "mean_out", "min_out",
-    "std_out", "parties_in", "parties_out", "lifetime_s", "mean_gap_s", "reverted",
+    "n", "n_in", "n_out", "sum_in", "max_in", "mean_in", "min_in", "std_in", "sum_out", "max_out", "mean_out",
+    "min_out", "std_out", "parties_in", "parties_out", "lifetime_s", "mean_gap_s", "reverted",
 )  # fmt: skip
 _ABSENT: Final = -1.0
 

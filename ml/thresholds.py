@@ -21,7 +21,8 @@ def at_maturity(group: NDArray[np.int64], k: NDArray[np.int64], maturity: int | 
     eligible = np.flatnonzero(k <= maturity) if maturity is not None else np.arange(len(k))
     order = eligible[np.lexsort((k[eligible], group[eligible]))]
     is_last = np.append(group[order][1:] != group[order][:-1], True) if len(order) else np.zeros(0, np.bool_)
-    return order[is_last]
+    rows: NDArray[np.int64] = order[is_last]
+    return rows
 
 
 def best_threshold(label: NDArray[np.int64], score: NDArray[np.float64]) -> float | None:

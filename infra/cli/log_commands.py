@@ -1,7 +1,8 @@
-"""Commands about the log and the stores made from it: verify."""
+"""Commands about the log and the stores made from it: verify, rebuild."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from infra.cli import exits, output
 from infra.cli.app import PROOF, command
 from infra.cli.context import Context
+from infra.cli.progress import Track
 from infra.cli.stack_commands import Json
 
 if TYPE_CHECKING:
@@ -63,3 +65,46 @@ def show_proof(proof: Proof) -> None:
         output.result(f"       [dim]without a row of their own: {reasons}[/]")
     for problem in proof.problems[:10]:
         output.result(f"       [red]{output.safe(problem)}[/]")
+
+
+class Rebuildable(StrEnum):
+    """Read models that have generations."""
+
+    archive = "archive"
+    warehouse = "warehouse"
+    graph = "graph"
+
+
+@command("rebuild", panel=PROOF, examples=["tidemark rebuild warehouse", "tidemark rebuild graph", "tidemark rebuild archive --json"])
+def rebuild(name: Annotated[Rebuildable, typer.Argument(help="Read model to build anew.")], json: Json = False) -> int:
+    """Build the next generation from the earliest event, prove it equal to the log, then swap it in. Run it again to go on."""
+    from infra.cli.case_commands import user
+    from infra.rebuild import rebuild as build
+
+    context = Context()
+    composition = context.need("kafka", "registry", SERVER[name.value])
+    stages = {"build": "read the log from its earliest event", "verify": "prove it equal to the log", "swap": "swap it in"}
+    told: set[str] = set()
+    with Track(f"rebuild {name.value}") as track:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in told:
+                told.add(stage)
+                output.say(f"{name.value}: {stages[stage]}")
+            track.update(done, total, what=stages[stage], lag=total - done if stage == "build" else None)
+
+        result = build(composition, context.stack, name.value, actor=user(), progress=progress)
+    if json:
+        output.print_json(result.as_json())
+        return exits.OK
+    if result.was_resumed:
+        output.result("An interrupted rebuild was gone on with.")
+    if result.proof is not None:
+        show_proof(result.proof)
+    output.result(f"[green]Generation {result.generation} of {name.value} is live[/] after {output.duration(result.seconds)}, {output.count(result.records)} records read.")
+    if result.released:
+        output.result(f"{output.count(result.released)} quarantined records were taken this time.")
+    if result.quarantined:
+        output.result(f"[yellow]{output.count(result.quarantined)} records are in quarantine[/] (`tidemark quarantine list`)")
+    output.result(f"Generation {result.replaced} is kept: {output.safe(result.old)}")
+    return exits.OK

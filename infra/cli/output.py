@@ -93,3 +93,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def plain_lines(text: str) -> str:
+    """Several lines of outside text with the control characters of each written out."""
+    return "\n".join(plain(line) for line in text.split("\n"))

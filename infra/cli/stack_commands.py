@@ -74,12 +74,28 @@ def _remove_demo(settings: Any) -> None:
         output.say(f"Removed {output.safe(stack.state.folder)}.")
 
 
-@command("up", panel=START, examples=["tidemark up", "tidemark up kafka registry", "TIDEMARK_NEO4J__URI=bolt://graph.example:7687 tidemark up"])
-def up(parts: Annotated[list[str] | None, typer.Argument(help="Servers to start; by default all that the settings do not give.")] = None) -> int:
-    """Start the local servers and wait until each answers by its protocol."""
+@command(
+    "up",
+    panel=START,
+    examples=["tidemark up", "tidemark up --workers", "tidemark up kafka registry", "TIDEMARK_NEO4J__URI=bolt://graph.example:7687 tidemark up"],
+)
+def up(
+    parts: Annotated[list[str] | None, typer.Argument(help="Servers to start; by default all that the settings do not give.")] = None,
+    workers: Annotated[bool, typer.Option("--workers", help="Keep the workers running too.")] = False,
+) -> int:
+    """Start the local servers, wait until each answers by its protocol, and make topics and contracts where they are missing."""
+    from infra.log_setup import prepare_log, start_workers
+
     context = Context()
     stack = context.stack
     addresses = stack.up(parts or None, progress=tell)
+    if not parts or {"kafka", "registry", "s3"} <= set(parts):
+        created = prepare_log(context.composition)
+        if created:
+            output.say(f"[dim]  {len(created)} topics made[/]")
+    if workers:
+        running = start_workers(stack, context.composition)
+        output.say(f"[dim]  workers: {', '.join(running)}[/]")
     output.result(f"[green]The stack {output.safe(context.given.stack)} is up[/] in {output.safe(stack.state.folder)}.")
     if "neo4j" in stack.local_parts() and (not parts or "neo4j" in parts):
         output.result(f"Neo4j Browser: {output.safe(addresses.neo4j_browser)} (`tidemark investigate --login` shows the login)")
@@ -173,8 +189,8 @@ def show_status(report: StackReport) -> None:
     if not report.workers:
         output.result("No worker has run here yet.")
         return
-    columns = ("worker", "state", "pid", "restarts", "position", "head", "lag", "records/s", "quarantine", "")
-    output.print_table("", columns, [_row(worker) for worker in report.workers], right=columns[2:9], colours=_STATE_COLOURS)
+    shown = ("worker", "state", "pid", "restarts", "position", "head", "lag", "records/s", "quarantine", "")
+    output.print_table("", shown, [_row(worker) for worker in report.workers], right=shown[2:9], colours=_STATE_COLOURS)
     for worker in report.workers:
         for text in filter(None, (worker.problem, None if worker.is_running else worker.last_error)):
             output.result(f"[red]{output.safe(worker.name)}: {output.safe(text)}[/]")

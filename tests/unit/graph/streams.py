@@ -1,4 +1,4 @@
-"""Made-up streams of transactions for tests of features: hubs, ties, late events, self-transfers, failures, missing sides."""
+"""Made-up streams for tests of features: hubs, ties, late events, self-transfers, failures, missing sides."""
 
 from __future__ import annotations
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from graph.features_names import CARD, FEATURES, ORDER, PARTIES, PATTERNS, PAYMENT, TOTALS, TRANSACTION, TWO_HOPS, WRITTEN
+from graph.features_names import (
+    CARD,
+    FEATURES,
+    ORDER,
+    PARTIES,
+    PATTERNS,
+    PAYMENT,
+    TOTALS,
+    TRANSACTION,
+    TWO_HOPS,
+    WRITTEN,
+)
 from graph.features_party import N_OUTLINE, N_WITHOUT
 from graph.features_state import N_EDGE, N_PARTY
 
@@ -14,7 +25,9 @@ def test_names_are_unique_and_documented() -> None:
 
 
 def test_no_calendar_and_no_block() -> None:
-    assert not [f.name for f in FEATURES if any(word in f.name.split("_") for word in ("block", "hour", "year", "month"))]
+    assert not [
+        f.name for f in FEATURES if any(word in f.name.split("_") for word in ("block", "hour", "year", "month"))
+    ]
 
 
 def test_blocks_are_as_wide_as_their_writers() -> None:

@@ -1,0 +1,206 @@
+"""Commands that bring data in: ingest, simulate."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli import exits, output
+from infra.cli.app import DATA, command
+from infra.cli.context import Context
+from infra.cli.progress import Track
+from infra.cli.stack_commands import Json
+
+if TYPE_CHECKING:
+    from infra.ingest import IngestProgress
+    from infra.sources.mapping import LabelMapping, TransactionMapping
+
+STREAM = "-"
+STREAM_ROWS = 1_000  # rows of a stream that a dry run looks at
+
+
+class Target(StrEnum):
+    """Where a simulated stream goes."""
+
+    kafka = "kafka"
+    file = "file"
+
+
+@command(
+    "ingest",
+    panel=DATA,
+    examples=[
+        "tidemark ingest transactions.csv.gz",
+        "tidemark ingest transfers.csv --mapping ethereum --labels labels.csv",
+        "tidemark ingest payments.jsonl --mapping payment_json --dry-run",
+        "tidemark ingest unknown.csv --suggest > unknown.yaml",
+        "tail -f new.jsonl | tidemark ingest - --mapping payment_json",
+    ],
+)
+def ingest(
+    file: Annotated[str, typer.Argument(help="CSV, CSV.gz, Parquet or JSON lines; `-` reads standard input until it ends.")],
+    mapping: Annotated[str | None, typer.Option(help="A shipped mapping's name or a YAML file; by default the one that fits the header.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="File of wallet labels to ingest after it.")] = None,
+    known_at: Annotated[datetime | None, typer.Option(help="When the labels became known (UTC); by default now.")] = None,
+    ingest_id: Annotated[str | None, typer.Option(help="Name of this run in each transaction's origin.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the first rows would become and count what would be refused; send nothing.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="Accepted rows that a dry run shows.")] = 5,
+    suggest: Annotated[bool, typer.Option("--suggest", help="Draft a mapping from the header; send nothing.")] = False,
+    json: Json = False,
+) -> int:
+    """Send a file's rows as commands, in its order. Sending it again records nothing twice."""
+    from infra.ingest import ingest_file, mapping_for
+
+    if file != STREAM and not Path(file).is_file():
+        raise typer.BadParameter(f"{file} is no file", param_hint="FILE")
+    if labels is not None and not labels.is_file():
+        raise typer.BadParameter(f"{labels} is no file", param_hint="--labels")
+    if suggest:
+        return _suggest(file)
+    context = Context()
+    if dry_run:
+        return _dry_run(context, file, mapping_for(file, mapping), rows, json)
+    composition = context.need("kafka", "registry")
+    at = known_at.replace(tzinfo=UTC) if known_at is not None and known_at.tzinfo is None else known_at
+    with Track(f"ingest {file}", "rows") as track:
+
+        def progress(report: IngestProgress) -> None:
+            estimate = report.source.rows_estimate
+            track.update(report.source.rows_read, estimate)
+
+        result = ingest_file(
+            composition, file, mapping, labels=None if labels is None else str(labels), ingest_id=ingest_id, known_at=at, progress=progress
+        )
+    if json:
+        output.print_json(result.as_json())
+    else:
+        rate = f", {output.count(result.rows_read / result.seconds)} rows/s" if result.seconds else ""
+        output.result(f"[green]{output.count(result.commands)} transactions sent[/] of {output.count(result.rows_read)} rows{rate}; run {output.safe(result.ingest_id)}")
+        if result.label_commands:
+            output.result(f"{output.count(result.label_commands)} labels sent")
+        for reason, number in result.refused.items():
+            output.result(f"[yellow]{output.count(number)} rows refused: {output.safe(reason)}[/] (`tidemark quarantine list`)")
+        if "command-handler" not in context.stack.status():
+            output.result("No command handler runs here: the commands wait until `tidemark run command-handler` (or `tidemark up --workers`).")
+    if result.cut_short is not None:
+        output.fail(result.cut_short)
+        return exits.FAILED
+    return exits.OK
+
+
+def _suggest(file: str) -> int:
+    from infra.sources.shipped import header_of
+    from infra.sources.suggestion import suggest
+
+    if file == STREAM:
+        raise typer.BadParameter("a stream has no header to look at", param_hint="FILE")
+    name = Path(file).name.split(".")[0].lower().replace(" ", "_")[:40] or "my_source"
+    print(suggest(header_of(file), name), end="")
+    return exits.OK
+
+
+def _dry_run(context: Context, file: str, mapping: TransactionMapping | LabelMapping, rows: int, is_json: bool) -> int:
+    from infra.pseudonym_key import pseudonym_key
+    from infra.sources.labels import read_labels
+    from infra.sources.mapping import LabelMapping
+    from infra.sources.reading import dry_run
+    from schema_registry.catalog import SchemaCatalog
+
+    key = pseudonym_key(context.given.stack_dir) if mapping.needs_key else None
+    shown: list[dict[str, Any]]
+    if isinstance(mapping, LabelMapping):
+        found = read_labels(file, mapping, datetime.now(UTC), None, key)
+        shown = [{"wallet_id": label.wallet_id, "label": label.label} for label in found.commands[:rows]]
+        read, accepted, refusals = found.rows_read, len(found.commands), _counted(row.reason for row in found.rejected)
+        examples = found.rejected[:5]
+    else:
+        looked = dry_run(file, mapping, catalog=SchemaCatalog.numbered(), key=key, rows=rows, count_rows=STREAM_ROWS if file == STREAM else None)
+        shown, read, refusals, examples = looked.accepted, looked.rows_read, looked.refusals, looked.examples
+        accepted = read - sum(refusals.values())
+    if is_json:
+        first = [{"row": row.row, "reason": row.reason, "message": row.message} for row in examples]
+        output.print_json(
+            {"mapping": mapping.title, "rows_read": read, "accepted": accepted, "refused": refusals, "first": shown, "first_refused": first}
+        )
+        return exits.OK
+    output.result(f"Mapping [bold]{output.safe(mapping.title)}[/]: {output.count(accepted)} of {output.count(read)} rows would be sent. Nothing was sent.")
+    for number, row in enumerate(shown, 1):
+        output.result(f"\n[bold]{number}[/]")
+        output.print_fields(row)
+    if refusals:
+        output.result("")
+        output.print_table("Would be refused", ("reason", "rows"), list(refusals.items()), right=("rows",))
+        for rejected in examples:
+            output.result(f"[yellow]row {rejected.row}: {output.safe(rejected.message)}[/]")
+    return exits.OK
+
+
+def _counted(reasons: Any) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for reason in reasons:
+        found[reason] = found.get(reason, 0) + 1
+    return found
+
+
+@command(
+    "simulate",
+    panel=DATA,
+    examples=["tidemark simulate --to file --out stream.parquet", "tidemark simulate --to kafka --count 100000 --rate 200", "tidemark simulate --to file --out s.csv.gz --fraud-share 0.02 --seed 3 --truth truth.csv"],
+)
+def simulate(
+    to: Annotated[Target, typer.Option(help="kafka sends commands, file writes --out.")] = Target.file,
+    count: Annotated[int, typer.Option(min=100, help="Transactions.")] = 60_000,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Commands a second to Kafka; by default as fast as it takes them.")] = None,
+    fraud_share: Annotated[float, typer.Option(min=0.0, max=0.4, help="Share of the transactions that belong to illicit schemes.")] = 0.08,
+    seed: Annotated[int, typer.Option(help="The same seed and options give the same stream, bit by bit.")] = 7,
+    out: Annotated[Path | None, typer.Option(help="File to write: .parquet, .csv, .csv.gz, .jsonl or .jsonl.gz.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="File for the labels; the schemes go beside it as .schemes.jsonl.")] = None,
+    json: Json = False,
+) -> int:
+    """Make a stream of transactions with planted schemes and benign look-alikes; the truth goes to files of its own."""
+    from infra.simulator.delivery import commands, write_stream, write_truth
+    from infra.simulator.generator import SimulatorOptions
+    from infra.simulator.generator import simulate as draw
+    from schema_registry.contracts import COMMANDS
+
+    if to is Target.file and out is None:
+        raise typer.BadParameter("name the file to write", param_hint="--out")
+    context = Context()
+    composition = context.need("kafka", "registry") if to is Target.kafka else None
+    started = time.monotonic()
+    with output.errors.status("drawing the stream"):
+        simulation = draw(SimulatorOptions(seed=seed, count=count, fraud_share=fraud_share))
+    total = simulation.table.num_rows
+    if composition is None and out is not None:
+        labels = truth or out.with_name(out.name.split(".")[0] + ".labels.csv")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_stream(simulation, out)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--out") from None
+    else:
+        assert composition is not None
+        labels = truth or context.given.stack_dir / "simulated" / f"simulated-{seed}.labels.csv"
+        with Track("simulate", "transactions") as track:
+            for chunk in commands(simulation, composition.clients.catalog, rate=rate):
+                composition.producer.send(COMMANDS, chunk.keys, chunk.values)
+                track.update(chunk.first_row + len(chunk.values), total)
+            composition.producer.flush()
+    labels.parent.mkdir(parents=True, exist_ok=True)
+    schemes = labels.with_name(labels.name.removesuffix(".csv").removesuffix(".labels") + ".schemes.jsonl")
+    write_truth(simulation, labels, schemes)
+    found = {
+        "to": to.value, "transactions": total, "seed": seed, "out": str(out) if composition is None else COMMANDS, "labels": str(labels),
+        "schemes": str(schemes), "planted_schemes": len(simulation.schemes), "seconds": round(time.monotonic() - started, 2),
+    }  # fmt: skip
+    if json:
+        output.print_json(found)
+    else:
+        output.result(f"[green]{output.count(total)} transactions[/] to {output.safe(found['out'])}, {len(simulation.schemes)} schemes planted")
+        output.result(f"Truth: {output.safe(labels)} and {output.safe(schemes)}")
+    return exits.OK
