@@ -48,7 +48,8 @@ def case_id(wallet_id: str, reason: AlertReason, tx_id: str) -> str:
 
 
 def decide(case: Case | None, command: CaseCommand) -> list[CaseEvent]:
-    """The events that `command` gives on `case` (for `RaiseAlert` the open one of that wallet and reason, if any).
+    """The events that `command` gives on `case` (for `RaiseAlert` the open one of that wallet and
+    reason, else the closed one that this very request raised before, if any).
 
     Raises:
         CommandRefused: `unknown_case`, `case_closed`, `already_open`, `no_verdict` or `unknown_verdict`.
@@ -60,6 +61,7 @@ def decide(case: Case | None, command: CaseCommand) -> list[CaseEvent]:
         raise CommandRefused("unknown_case", f"no case {command.case_id[:40]!r}")
     if case.status is CaseStatus.CLOSED:
         raise CommandRefused("case_closed", f"case {case.case_id} is closed")
+    values.text("actor", command.actor)
     match command:
         case OpenCase():
             if case.status is not CaseStatus.ALERTED:
@@ -112,10 +114,11 @@ def _raise_alert(case: Case | None, command: RaiseAlert) -> list[CaseEvent]:
     if command.reason not in (AlertReason.SCORE, AlertReason.FROZEN_WALLET_MOVED):
         raise InvalidValue("reason", f"expected a known reason, found {command.reason[:40]!r}")
     reason = AlertReason(command.reason)
-    if case is None or case.status is CaseStatus.CLOSED:
+    allocated = case_id(command.wallet_id, reason, values.identifier("tx_id", command.tx_id))
+    if case is None or (case.status is CaseStatus.CLOSED and case.case_id != allocated):
         return [
             AlertRaised(
-                case_id(command.wallet_id, reason, command.tx_id),
+                allocated,
                 command.wallet_id,
                 reason,
                 command.score,
@@ -123,11 +126,12 @@ def _raise_alert(case: Case | None, command: RaiseAlert) -> list[CaseEvent]:
                 command.tx_id,
                 command.tx_seq,
                 values.text("explanation", command.explanation),
-                command.model_version,
+                values.text("model_version", command.model_version),
                 command.known_at,
             )
         ]
-    if case.last_tx_id == command.tx_id:  # the same request again, after its answer was lost
+    # The same request again, after its answer was lost; the case may even be closed by now.
+    if case.last_tx_id == command.tx_id or case.status is CaseStatus.CLOSED:
         return []
     return [
         AlertExtended(case.case_id, case.wallet_id, command.score, command.tx_id, command.tx_seq, command.known_at)

@@ -135,7 +135,7 @@ class Decider:
                 self.evolve(held)
                 decisions.events.append((i, held))
                 return
-        for wallet_id in {tx.source_wallet_id, tx.target_wallet_id} - {None}:
+        for wallet_id in dict.fromkeys((tx.source_wallet_id, tx.target_wallet_id)):  # not a set: its order is the process's own
             wallet = self._wallets.get(wallet_id or "")
             if wallet is not None and wallet.is_frozen:
                 request = RaiseAlert(
@@ -199,8 +199,9 @@ class Decider:
         if isinstance(command, RaiseAlert):
             if command.reason not in list(AlertReason):
                 raise CommandRefused("unknown_reason", f"expected a known reason, found {command.reason[:40]!r}")
-            case_id = self._active_case.get((command.wallet_id, AlertReason(command.reason)))
-            return self._cases.get(case_id) if case_id is not None else None
+            reason = AlertReason(command.reason)
+            active = self._active_case.get((command.wallet_id, reason))
+            return self._cases.get(active or cases.case_id(command.wallet_id, reason, command.tx_id))
         return self._cases.get(command.case_id)
 
 

@@ -106,4 +106,7 @@ def occurred_at(value: datetime, not_after: datetime | None = None) -> datetime:
         raise InvalidValue("occurred_at", f"expected 1970 or later, found {value.isoformat()}")
     if not_after is not None and value > not_after + MAX_AHEAD:
         raise InvalidValue("occurred_at", f"expected a time not after its arrival, found {value.isoformat()}")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidValue("occurred_at", f"expected a time within the calendar, found {value.isoformat()}") from None

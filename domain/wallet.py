@@ -57,17 +57,18 @@ def decide(wallet: Wallet, command: WalletCommand) -> list[WalletEvent]:
                 )
             ]
         case LabelWallet():
-            return [WalletLabelled(command.wallet_id, label(command.label), command.source, command.known_at)]
+            source = values.text("source", command.source)
+            return [WalletLabelled(command.wallet_id, label(command.label), source, command.known_at)]
         case FreezeWallet():
             if wallet.is_frozen:
                 raise CommandRefused("already_frozen", f"wallet {command.wallet_id} is frozen already")
-            return [WalletFrozen(command.wallet_id, values.text("reason", command.reason), command.actor, command.known_at)]
+            reason, actor = values.text("reason", command.reason), values.text("actor", command.actor)
+            return [WalletFrozen(command.wallet_id, reason, actor, command.known_at)]
         case ReleaseWallet():
             if not wallet.is_frozen:
                 raise CommandRefused("not_frozen", f"wallet {command.wallet_id} is not frozen")
-            released: list[WalletEvent] = [
-                WalletReleased(command.wallet_id, values.text("reason", command.reason), command.actor, command.known_at)
-            ]
+            reason, actor = values.text("reason", command.reason), values.text("actor", command.actor)
+            released: list[WalletEvent] = [WalletReleased(command.wallet_id, reason, actor, command.known_at)]
             released += [
                 TransactionReleased(held.tx_id, held.wallet_id, command.reason, command.actor, command.known_at)
                 for held in wallet.held

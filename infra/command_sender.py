@@ -45,7 +45,10 @@ def send(composition: Composition, key: str, command: Command, timeout_s: float 
     started = time.monotonic()
     composition.producer.append([NewRecord(COMMANDS, key.encode(), value)])
     offset = next(
-        int(place) for batch in log.read([COMMANDS], before) for place, found in zip(batch.offsets.tolist(), batch.values, strict=True) if found == value
+        int(place)
+        for batch in log.read([COMMANDS], before)
+        for place, found in zip(batch.offsets.tolist(), batch.values, strict=True)
+        if found == value
     )
     while time.monotonic() - started < timeout_s:
         for batch in log.read([COMMAND_RESULTS], results):

@@ -133,10 +133,13 @@ class Composition:
         return self.sink("graph", graph)
 
     def _scorer(self) -> Worker:
+        import torch
+
         from infra.endpoint import SageMakerEndpoint
         from ml.packaging import load_encoder
         from ml.scorer import Scorer
 
+        torch.set_num_threads(1)  # micro-batches are small: a second thread waits for the first, ten times slower on a busy machine
         deployed = self.log.deployed()
         if deployed is None:
             raise NotReady(NO_MODEL)

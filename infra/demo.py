@@ -20,6 +20,8 @@ from infra.deployment import deploy_model
 from infra.ingest import IngestProgress, ingest_file, ingest_labels
 from infra.latency import measure
 from infra.pseudonym_key import pseudonym_key
+from infra.report.memory import MemorySampler
+from infra.report.model import Memory
 from infra.settings import Settings
 from infra.sources.reading import read, read_in_time_order
 from infra.stack import Stack
@@ -55,12 +57,13 @@ class Demo:
     """One demo on one data file with its own stack."""
 
     def __init__(self, settings: Settings, options: DemoOptions, console: Console) -> None:
-        self._options, self._console = options, console
+        self.options, self.console = options, console
         files = files_of(settings, settings.state_dir.parent)
         settings = settings.model_copy(update={"stack": stack_name(settings, files)})
         self._files = files or simulated(settings.stack_dir / "simulated", options.seed)
         self.stack = Stack.of(settings)
         self._given = settings
+        self.memory: Memory | None = None
         self.steps = StepList(
             settings.stack_dir / "demo.json",
             {"data": str(self._files.data), "labels": str(self._files.labels), "span": settings.span, "size": settings.size, "seed": options.seed},
@@ -78,8 +81,18 @@ class Demo:
 
     def run(self) -> int:
         """Do the steps that are missing, in order."""
-        from infra.demo_report import is_green, make_report
+        with MemorySampler(self._pids) as sampler:
+            self._run_steps()
+        self.memory = sampler.last
+        from infra.demo_report import make_report
 
+        report = make_report(self)
+        return EXIT_OK if report.is_green else EXIT_RED
+
+    def _pids(self) -> dict[str, int]:
+        return {name: status.pid for name, status in self.stack.status().items() if status.pid is not None}
+
+    def _run_steps(self) -> None:
         was_finished = self.steps.is_done("verify")
         self._always("stack", self._stack)
         self._always("log", self._log)
@@ -96,14 +109,13 @@ class Demo:
             self._step("settle", "Bring alerts and every store to the head", self._settle)
             self._step("judge", "Judge the scores beside the forest", self._judge)
         else:
-            self._console.print("[yellow]No labels were given: nothing to learn from, so the demo ends after verification.[/]")
+            self.console.print("[yellow]No labels were given: nothing to learn from, so the demo ends after verification.[/]")
         self._start(*STORES)
         self._step("quality", "Check the warehouse with Great Expectations", self._quality)
         if was_finished:
-            self._console.print("Everything was done before: verifying and reporting.")
+            self.console.print("Everything was done before: verifying and reporting.")
+        self._step("baselines", "Measure bare Kafka on the same records", self._baselines)
         self._always("verify", self._verify)
-        report = make_report(self)
-        return EXIT_OK if is_green(report) else EXIT_RED
 
     # Steps. Each may be repeated: what it did before changes nothing.
 
@@ -113,7 +125,7 @@ class Demo:
         def progress(name: str, status: Any) -> None:
             if status.is_ready and told.get(name) != "ready":
                 told[name] = "ready"
-                self._console.print(f"  {name} ready", style="dim")
+                self.console.print(f"  {name} ready", style="dim")
 
         self.stack.up(progress=progress)
         return {}
@@ -158,9 +170,9 @@ class Demo:
         proofs += [verifier.projection(self._store(name)) for name in ("warehouse", "graph")]
         for proof in proofs:
             mark = "[green]equal[/]" if proof.is_ok else "[red]DIFFERS[/]"
-            self._console.print(f"  {proof.store}: {mark} ({proof.records:,} records, {sum(proof.rows.values()):,} rows)", highlight=False)
+            self.console.print(f"  {proof.store}: {mark} ({proof.records:,} records, {sum(proof.rows.values()):,} rows)", highlight=False)
             for problem in proof.problems[:3]:
-                self._console.print(f"    {problem}", style="red", markup=False)
+                self.console.print(f"    {problem}", style="red", markup=False)
         return {"ok": all(proof.is_ok for proof in proofs), "stores": [proof.as_json() for proof in proofs]}
 
     def _train(self) -> dict[str, Any]:
@@ -169,9 +181,9 @@ class Demo:
         def progress(stage: str, share: float) -> None:
             if stage not in shown:
                 shown.add(stage)
-                self._console.print(f"  training: {stage}", style="dim")
+                self.console.print(f"  training: {stage}", style="dim")
 
-        result = train_model(self.composition, seed=self._options.seed, at=self.plan.cut_at, progress=progress)
+        result = train_model(self.composition, seed=self.options.seed, at=self.plan.cut_at, progress=progress)
         return result.as_json()
 
     def _deploy(self) -> dict[str, Any]:
@@ -217,7 +229,7 @@ class Demo:
     def _judge(self) -> dict[str, Any]:
         from infra.judging import judge
 
-        return judge(self.composition, self.plan, self.steps.result("train")["card"], self._options.seed)
+        return judge(self.composition, self.plan, self.steps.result("train")["card"], self.options.seed)
 
     def _quality(self) -> dict[str, Any]:
         from projections.warehouse.expectations import validate_warehouse
@@ -225,6 +237,11 @@ class Demo:
         docs = self.stack.state.folder / "report" / "data-docs"
         found = validate_warehouse(self.composition.warehouse_dsn, docs)
         return {"tables": [str(validation) for validation in found], "docs": str(docs)}
+
+    def _baselines(self) -> dict[str, Any]:
+        from infra.bench.log_stages import bare_rates
+
+        return bare_rates(self.composition)
 
     # How steps wait.
 
@@ -252,7 +269,7 @@ class Demo:
 
     def _wait(self, name: str, ends: Position, position: Callable[[], Position]) -> None:
         moved_at, last = time.monotonic(), -1
-        with self._console.status(f"  {name}") as status:
+        with self.console.status(f"  {name}") as status:
             while True:
                 reached = position()
                 left = sum(max(0, end - reached.get(tp, 0)) for tp, end in ends.items())
@@ -271,7 +288,7 @@ class Demo:
     def _ingest_progress(self, total: int) -> Callable[[IngestProgress], None]:
         def show(report: IngestProgress) -> None:
             rate = report.sent / report.seconds if report.seconds else 0.0
-            self._console.print(f"  {report.sent:,} of {total:,} commands sent, {rate:,.0f}/s", style="dim", highlight=False)
+            self.console.print(f"  {report.sent:,} of {total:,} commands sent, {rate:,.0f}/s", style="dim", highlight=False)
 
         return show
 
@@ -283,11 +300,11 @@ class Demo:
     def _step(self, name: str, title: str, step: Callable[[], dict[str, Any]]) -> None:
         if self.steps.is_done(name):
             return
-        self._console.print(f"[bold]{title}[/]")
+        self.console.print(f"[bold]{title}[/]")
         started = time.monotonic()
         result = step()
         seconds = time.monotonic() - started
         self.steps.done(name, seconds, result)
-        self._console.print(f"  done in {seconds:.1f} s", style="dim", highlight=False)
+        self.console.print(f"  done in {seconds:.1f} s", style="dim", highlight=False)
 
 

@@ -1,3 +1,171 @@
-def make_report(d): 
-    import json; print(json.dumps(d.steps.result("judge") if d.steps.is_done("judge") else {},indent=1)); return {}
-def is_green(r): return True
+"""The demo's report: figures of its steps, verification, alerts with links, saved as JSON, HTML and plots, and printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from graph.browser import browser_link, guide_link, render_guide
+from graph.browser.guide import GuideAlert
+from infra.judging import scores
+from infra.report import Report, save
+from infra.report.model import (
+    Accounting,
+    Alert,
+    AlertBudget,
+    AlertLabel,
+    Cut,
+    Data,
+    Detection,
+    Latency,
+    Maturity,
+    ScoreHistogram,
+    Stage,
+    TransactionFigures,
+    Verification,
+    histogram,
+)
+from infra.report.table import print_report
+from infra.stack.guides import guides_folder
+from ml.policy import AlertPolicy
+
+if TYPE_CHECKING:
+    from infra.demo import Demo
+
+SHOWN_ALERTS = 200  # in the report; the command line lists all
+
+
+def make_report(demo: Demo) -> Report:
+    """Gather, save and print the report of a demo whose steps are done."""
+    report = _gathered(demo)
+    folder = demo.stack.state.folder / "report"
+    page = save(report, folder)
+    print_report(report, demo.console)
+    demo.console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    return report
+
+
+def _gathered(demo: Demo) -> Report:
+    steps, plan = demo.steps, demo.plan
+    settings = demo.composition.settings
+    label_by_wallet: Mapping[str, str] = {**plan.training, **plan.judged} if plan.labels_are_of == "wallets" else {}
+    alerts = tuple(_alert(case, label_by_wallet, settings.neo4j.browser_url or "") for case in reversed(demo.composition.log.cases()))
+    guide_alerts = [
+        GuideAlert(c["case_id"], c["wallet_id"], c["reason"], c["score"], c["threshold"], c["status"], c["explanation"])
+        for c in sorted(demo.composition.log.cases(), key=lambda case: -case["score"])[:12]
+    ]
+    render_guide(guide_alerts, guides_folder(demo.stack.state))
+    links = {"report": str(demo.stack.state.folder / "report" / "report.html")}
+    top = max(alerts, key=lambda alert: alert.score, default=None)
+    if top is not None and top.link is not None:
+        links["Neo4j Browser on the top alert"] = top.link
+        links["  then"] = "click Connect (the login: `tidemark investigate --login --show-password`), then Run"
+    links["guide in Neo4j Browser"] = guide_link(settings.neo4j.browser_url or "", f"{settings.neo4j.guides_url}/guide.html")
+    if plan.has_labels:
+        links["endpoint"] = f"{settings.endpoint.url}/endpoints/{settings.endpoint.name}/invocations"
+    if steps.is_done("quality"):
+        links["data docs"] = f"{steps.result('quality')['docs']}/index.html"
+    judged = steps.result("judge") if steps.is_done("judge") else None
+    return Report(
+        made_at=datetime.now(UTC),
+        seed=demo.options.seed,
+        data=Data(
+            source=plan.files.data.name, rows=plan.last - plan.first, is_simulated=plan.files.is_simulated,
+            labels=f"{len(plan.training):,} known at the cut, {len(plan.judged):,} kept for judging" if plan.has_labels else None,
+        ),
+        cut=Cut(row=plan.cut, at=plan.cut_at),
+        stages=_stages(demo),
+        latency_ms=_latency(steps.result("latency")) if steps.is_done("latency") else None,
+        detection=_detection(judged) if judged is not None else None,
+        fresh_embedding_share=judged["fresh_embedding_share"] if judged is not None else None,
+        scores=_histogram(demo, label_by_wallet) if judged is not None else None,
+        alerts=alerts[:SHOWN_ALERTS],
+        alert_budget=AlertBudget.of(AlertPolicy().budget, alerts) if judged is not None else None,
+        accounting=_accounting(demo),
+        verify=_verification(steps.result("verify")),
+        lag={proof["store"]: proof["lag_records"] for proof in steps.result("verify")["stores"]},
+        memory_mib=demo.memory,
+        steps=steps.seconds(),
+        model=_facts(steps.result("train")["card"]) if steps.is_done("train") else {},
+        links=links,
+    )  # fmt: skip
+
+
+def _alert(case: dict[str, Any], label_by_wallet: Mapping[str, str], browser_url: str) -> Alert:
+    known: dict[str, AlertLabel] = {"illicit": "illicit", "licit": "licit"}
+    return Alert(
+        case_id=case["case_id"], wallet_id=case["wallet_id"], reason=case["reason"], score=case["score"], explanation=case["explanation"],
+        tx_id=case["tx_id"], label=known.get(label_by_wallet.get(case["wallet_id"], ""), "unlabelled"), known_at=case["known_at"],
+        link=browser_link(browser_url, "alert", {"case_id": case["case_id"]}),
+    )  # fmt: skip
+
+
+def _stages(demo: Demo) -> tuple[Stage, ...]:
+    steps = demo.steps
+    bare = steps.result("baselines") if steps.is_done("baselines") else {}
+    ingest = steps.result("ingest")
+    found = [Stage.measured("commands to events", ingest["commands"], ingest["until_recorded_s"], bare.get("produce_per_s"))]
+    for name in ("archive", "warehouse", "graph"):
+        result = steps.result(name)
+        baseline = bare.get("consume_per_s") if name == "archive" else None
+        found.append(Stage.measured(f"log to {name}", result["events"], result["seconds"], baseline))
+    if steps.is_done("stream"):
+        stream = steps.result("stream")
+        found.append(Stage.measured("scored, streaming", stream["commands"], stream["until_scored_s"]))
+    return tuple(found)
+
+
+def _latency(result: dict[str, Any]) -> Latency:
+    return Latency(
+        p50=result["p50"], p95=result["p95"], p99=result["p99"], n=result["n"], offered_per_s=result["offered_per_s"], offered=result["offered"]
+    )
+
+
+def _detection(judged: dict[str, Any]) -> Detection:
+    transactions = judged["transactions"]
+    return Detection(
+        by_maturity={k: Maturity.model_validate(figures) for k, figures in judged["by_maturity"].items()},
+        transactions=TransactionFigures.model_validate(transactions) if transactions is not None else None,
+        forest_note=judged.get("forest"),
+    )
+
+
+def _histogram(demo: Demo, label_by_wallet: Mapping[str, str]) -> ScoreHistogram:
+    scored = scores(demo.composition)
+    values: dict[AlertLabel, Any] = {"illicit": [], "licit": [], "unlabelled": []}
+    judged = demo.plan.judged if demo.plan.labels_are_of == "wallets" else {}
+    for side in ("source", "target"):
+        columns = zip(scored[f"{side}_wallet_id"].to_pylist(), scored[f"{side}_score"].to_pylist(), strict=True)
+        for wallet_id, score in columns:
+            if score is not None:
+                label = judged.get(wallet_id)
+                values["illicit" if label == "illicit" else "licit" if label == "licit" else "unlabelled"].append(score)
+    return histogram(values, unit="transactions")
+
+
+def _accounting(demo: Demo) -> Accounting:
+    steps = demo.steps
+    counts = next(store["excluded"] for store in steps.result("verify")["stores"] if store["store"] == "log")
+    parts = [steps.result(name) for name in ("ingest", "stream") if steps.is_done(name)]
+    paced = steps.result("latency") if steps.is_done("latency") else {"rows_read": 0, "refused": 0}
+    reasons: dict[str, int] = {}
+    for part in parts:
+        for reason, count in part["refused"].items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    return Accounting(
+        read=sum(part["rows_read"] for part in parts) + paced["rows_read"], recorded=counts["recorded"], held=counts["held"],
+        refused=counts["refused"], duplicates=counts["duplicates"],
+        quarantined=counts["quarantined"] + sum(reasons.values()) + paced["refused"], reasons=reasons,
+    )  # fmt: skip
+
+
+def _verification(result: dict[str, Any]) -> Verification:
+    return Verification.model_validate_json(json.dumps({"ok": result["ok"], "stores": result["stores"]}))
+
+
+def _facts(card: dict[str, Any]) -> dict[str, str | int | float | bool | None]:
+    plain = (str, int, float, bool, type(None))
+    return {name: value for name, value in card.items() if isinstance(value, plain)}
+

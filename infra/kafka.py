@@ -95,6 +95,18 @@ class TopicAdmin:
                         raise LogError(f"topic {topic} cannot be created: {error}") from error
         return missing
 
+    def delete(self, topics: Sequence[str]) -> None:
+        """Delete topics of our own making; returns when the cluster has agreed.
+
+        Raises:
+            LogError: the cluster refuses.
+        """
+        for topic, future in self._admin.delete_topics(list(topics), operation_timeout=OPERATION_TIMEOUT_S).items():
+            try:
+                future.result()
+            except KafkaException as error:
+                raise LogError(f"topic {topic} cannot be deleted: {error}") from error
+
     def log_id(self) -> str:
         """Names this cluster: state kept for one log must never be taken for another's."""
         return str(self._admin.list_topics(timeout=OPERATION_TIMEOUT_S).cluster_id)

@@ -56,7 +56,13 @@ class Replayed:
     def as_json(self) -> dict[str, Any]:
         """The result as plain values."""
         projection, topic, partition, offset = self.entry.key
-        return {"projection": projection, "topic": topic, "partition": partition, "offset": offset, "outcome": self.outcome}
+        return {
+            "projection": projection,
+            "topic": topic,
+            "partition": partition,
+            "offset": offset,
+            "outcome": self.outcome,
+        }
 
 
 def replay(
@@ -114,7 +120,9 @@ def _apply(composition: Composition, sink: Projection, entry: QuarantineEntry) -
     if rejections:
         return f"{rejections[0].reason}: {rejections[0].message}"
     if sink.name == GRAPH and (newer := _newer(composition, events, entry)) is not None:
-        return f"{newer} is newer and stands in the graph: run `tidemark rebuild graph`, which applies both in their order"
+        return (
+            f"{newer} is newer and stands in the graph: run `tidemark rebuild graph`, which applies both in their order"
+        )
     place = (f"replay/{record.topic}/{record.partition}/{record.offset}", 0)
     try:
         sink.load_position()  # makes what is missing

@@ -108,7 +108,10 @@ class SetAside:
         with self._file.open("a", encoding="utf-8") as out:
             for record in records:
                 self._keep(record)
-                key, value = base64.b64encode(record.key or b"").decode(), base64.b64encode(record.value or b"").decode()
+                key, value = (
+                    base64.b64encode(record.key or b"").decode(),
+                    base64.b64encode(record.value or b"").decode(),
+                )
                 out.write(json.dumps({"topic": record.topic, "key": key, "value": value}) + "\n")
             out.flush()
 
@@ -159,16 +162,26 @@ def rebuild(
                 result.records, result.proof = _build(composition, store, aside, progress, stop or Event())
                 if not result.proof.is_ok:
                     notes.write("refused")
-                    raise RebuildRefused(f"{name}: generation {notes.generation} does not equal the log, so it stays aside: {result.proof.problems[0]}")
-                notes.position = {f"{topic}/{partition}": offset for (topic, partition), offset in store.load_position().items()}
+                    raise RebuildRefused(
+                        f"{name}: generation {notes.generation} does not equal the log, so it stays aside: {result.proof.problems[0]}"
+                    )
+                notes.position = {
+                    f"{topic}/{partition}": offset for (topic, partition), offset in store.load_position().items()
+                }
             notes.write("verified")
         progress("swap", 0, 1)
         if target.live() != notes.generation:
             target.before_event(notes.generation)
-        events, result.quarantined, result.released = _events(composition, target.projection, name, notes, aside, codec, actor)
-        KafkaTransactions(composition.clients.kafka, f"tidemark-rebuild-{name}", f"tidemark-rebuild-{name}", (), composition.clients.admin).commit(
-            (), events, {}
+        events, result.quarantined, result.released = _events(
+            composition, target.projection, name, notes, aside, codec, actor
         )
+        KafkaTransactions(
+            composition.clients.kafka,
+            f"tidemark-rebuild-{name}",
+            f"tidemark-rebuild-{name}",
+            (),
+            composition.clients.admin,
+        ).commit((), events, {})
         target.after_event(notes.generation)
         notes.write("done")
         result.old = target.describe(notes.replaced)
@@ -185,7 +198,11 @@ def _build(composition: Composition, store: Any, aside: SetAside, progress: Prog
     for _ in range(CATCH_UP_ATTEMPTS):
         ends = log.ends(store.topics)
         work: Work = RawWork(store) if store.name == "archive" else SinkWork(store, catalog, aside)
-        policy = FlushPolicy(100_000, 2.0) if store.name == "archive" else FlushPolicy(20_000 if store.name != "warehouse" else 50_000, 1.0)
+        policy = (
+            FlushPolicy(100_000, 2.0)
+            if store.name == "archive"
+            else FlushPolicy(20_000 if store.name != "warehouse" else 50_000, 1.0)
+        )
         before = store.load_position()
         total = sum(max(0, end - before.get(tp, 0)) for tp, end in ends.items())
         done = 0
@@ -204,12 +221,16 @@ def _build(composition: Composition, store: Any, aside: SetAside, progress: Prog
         if hasattr(store, "refresh"):
             store.refresh()
         progress("verify", 0, 1)
-        verifier = Verifier(lambda topics, start, end: log.read(topics, start, end), log.ends, frozenset(aside.records), catalog)
+        verifier = Verifier(
+            lambda topics, start, end: log.read(topics, start, end), log.ends, frozenset(aside.records), catalog
+        )
         proof = verifier.archive(store) if store.name == "archive" else verifier.projection(store)
         progress("verify", 1, 1)
         if proof.is_ok or not proof.lag_records:
             return read, proof
-    raise RebuildRefused(f"the log grew during {CATCH_UP_ATTEMPTS} attempts to reach its head: pause what writes to it, then run it again")
+    raise RebuildRefused(
+        f"the log grew during {CATCH_UP_ATTEMPTS} attempts to reach its head: pause what writes to it, then run it again"
+    )
 
 
 def _events(
@@ -223,7 +244,11 @@ def _events(
     taken = [key for key in open_keys if key not in aside.records and key[3] < position.get((key[1], key[2]), 0)]
     swap = {"projection": name, "generation": notes.generation, "replaced": notes.replaced, "known_at": now}
     released = [replayed_record(codec, key, APPLIED, actor, now) for key in taken]
-    return [*fresh, *released, NewRecord(CONTROL_EVENTS, name.encode(), codec.encode("GenerationSwapped", swap))], len(aside.records), len(taken)
+    return (
+        [*fresh, *released, NewRecord(CONTROL_EVENTS, name.encode(), codec.encode("GenerationSwapped", swap))],
+        len(aside.records),
+        len(taken),
+    )
 
 
 def _place(text: str) -> tuple[str, int]:
@@ -252,7 +277,9 @@ def _stopped_worker(stack: Stack, name: str) -> Iterator[WorkerSpec | None]:
     try:
         yield spec
     finally:
-        stack.start_worker(name, spec.argv, spec.env, depends_on=spec.depends_on, restarts_after_success=spec.restarts_after_success)
+        stack.start_worker(
+            name, spec.argv, spec.env, depends_on=spec.depends_on, restarts_after_success=spec.restarts_after_success
+        )
 
 
 __all__ = ["Progress", "RebuildRefused", "RebuildResult", "SetAside", "Target", "rebuild"]

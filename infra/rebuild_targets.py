@@ -124,7 +124,9 @@ class GraphTarget(Target):
                 " which fills it from the earliest event",
             )
         self._composition, self._stack = composition, stack
-        self._staging = Stack(stack.state.folder / "rebuild" / STAGING, composition.settings.model_copy(update={"neo4j": Neo4jSettings()}))
+        self._staging = Stack(
+            stack.state.folder / "rebuild" / STAGING, composition.settings.model_copy(update={"neo4j": Neo4jSettings()})
+        )
 
     def live(self) -> int:
         return neo4j_part.current_generation(self._stack.state)

@@ -119,8 +119,7 @@ def explain(vector: NDArray[np.float32]) -> str:
     value = dict(zip(FEATURE_NAMES, vector.tolist(), strict=True))
 
     def count(name: str) -> int:
-        """Counts are kept as log1p."""
-        return round(float(np.expm1(max(value[name], 0.0))))
+        return round(max(value[name], 0.0))
 
     facts = [f"received {count('n_in')} times from {count('parties_in')} wallets, sent {count('n_out')} times to {count('parties_out')}"]
     if 0.0 < value["life"]:

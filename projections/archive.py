@@ -45,7 +45,7 @@ class RawArchive:
     """Keeps records in Parquet under `s3://<bucket>/<prefix>/g<generation>/<topic>/partition=<p>/<first offset>.parquet`."""
 
     name = "archive"
-    topics = ARCHIVED_TOPICS
+    topics: tuple[str, ...] = ARCHIVED_TOPICS
 
     def __init__(self, s3: S3Client, bucket: str, generation: int = 1, prefix: str = "raw") -> None:
         self._s3, self._bucket = s3, bucket

@@ -89,6 +89,27 @@ def _consume_and_join(composition: Composition, count: int) -> int:
     return total
 
 
+def bare_rates(composition: Composition) -> dict[str, float]:
+    """Bare produce and bare consume-and-join of the transaction events that the log holds, in events a second; the scratch topic goes again."""
+    batches = list(composition.log.read([TRANSACTION_EVENTS], {}))
+    count = sum(map(len, batches))
+    if not count:
+        return {}
+    consume = rate(count, lambda: _consume_and_join(composition, count))
+    keys = [key for batch in batches for key in batch.keys]
+    values = [value for batch in batches for value in batch.values]
+    composition.clients.admin.create({PLAIN: PARTITIONS[TRANSACTION_EVENTS]})
+    producer = PlainProducer(composition.clients.kafka)
+
+    def produce() -> None:
+        producer.send(PLAIN, keys, values)
+        producer.flush()
+
+    produced = rate(count, produce)
+    composition.clients.admin.delete([PLAIN])
+    return {"produce_per_s": round(produced, 1), "consume_per_s": round(consume, 1)}
+
+
 def slices(n: int, parts: int) -> Iterator[slice]:
     """`n` cut into `parts` equal slices."""
     step = n // parts

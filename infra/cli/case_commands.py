@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 alerts = group("alerts", "List alerts and work on their cases.", CASES)
 
-Case = Annotated[str, typer.Argument(help="Case of an alert, as `tidemark alerts list` shows it; its beginning is enough where only one begins so.")]
+Case = Annotated[
+    str,
+    typer.Argument(
+        help="Case of an alert, as `tidemark alerts list` shows it; its beginning is enough where only one begins so."
+    ),
+]
 Wallet = Annotated[str, typer.Argument(help="Wallet, <network>:<address>.")]
 Actor = Annotated[str | None, typer.Option(help="Who decides; by default the user of this machine.")]
 Reason = Annotated[str, typer.Option(help="Why, in a few words; it is kept for ever.")]
@@ -43,16 +48,37 @@ def list_alerts(
 ) -> int:
     """List alerts, the strongest first."""
     composition = Context().need("kafka", "registry")
-    found = [case for case in composition.log.cases() if status in (None, case["status"]) and wallet in (None, case["wallet_id"])]
+    found = [
+        case
+        for case in composition.log.cases()
+        if status in (None, case["status"]) and wallet in (None, case["wallet_id"])
+    ]
     found.sort(key=lambda case: (-case["score"], case["case_id"]))
     if json:
         output.print_json(found[:limit])
         return exits.OK
     if not found:
-        output.result("No alert." if composition.log.deployed() is not None else "No alert: no model is deployed yet (`tidemark train`, `tidemark deploy`).")
+        output.result(
+            "No alert."
+            if composition.log.deployed() is not None
+            else "No alert: no model is deployed yet (`tidemark train`, `tidemark deploy`)."
+        )
         return exits.OK
-    rows = [(c["case_id"], f"{c['score']:.4f}", c["status"], c["verdict"] or "", len(c["transactions"]), c["reason"], c["wallet_id"]) for c in found[:limit]]
-    output.print_table("", ("case", "score", "status", "verdict", "tx", "reason", "wallet"), rows, right=("score", "tx"))
+    rows = [
+        (
+            c["case_id"],
+            f"{c['score']:.4f}",
+            c["status"],
+            c["verdict"] or "",
+            len(c["transactions"]),
+            c["reason"],
+            c["wallet_id"],
+        )
+        for c in found[:limit]
+    ]
+    output.print_table(
+        "", ("case", "score", "status", "verdict", "tx", "reason", "wallet"), rows, right=("score", "tx")
+    )
     if len(found) > limit:
         output.say(f"[dim]{len(found) - limit} more: --limit {len(found)}[/]")
     return exits.OK
@@ -70,7 +96,9 @@ def show_alert(case: Case, json: Json = False) -> int:
     output.print_fields({name: value for name, value in found.items() if name != "transactions" and value is not None})
     output.print_table("\nTransactions", ("transaction",), [(tx_id,) for tx_id in found["transactions"]])
     if link is not None:
-        output.result(f"\nIn Neo4j Browser: {output.safe(link)}\nConnect (`tidemark investigate --login`), then run what stands in the editor.")
+        output.result(
+            f"\nIn Neo4j Browser: {output.safe(link)}\nConnect (`tidemark investigate --login`), then run what stands in the editor."
+        )
     return exits.OK
 
 
@@ -83,7 +111,12 @@ def open_case(case: Case, actor: Actor = None, json: Json = False) -> int:
 
 
 @command("assign", of=alerts, examples=["tidemark alerts assign 4f6c maria"])
-def assign(case: Case, assignee: Annotated[str, typer.Argument(help="Who works on it.")], actor: Actor = None, json: Json = False) -> int:
+def assign(
+    case: Case,
+    assignee: Annotated[str, typer.Argument(help="Who works on it.")],
+    actor: Actor = None,
+    json: Json = False,
+) -> int:
     """Assign a case to someone."""
     from domain.commands import AssignCase
 
@@ -91,11 +124,19 @@ def assign(case: Case, assignee: Annotated[str, typer.Argument(help="Who works o
 
 
 @command("verdict", of=alerts, examples=['tidemark alerts verdict 4f6c fraud --reason "paid out to a mixer"'])
-def verdict(case: Case, verdict: Annotated[Verdict, typer.Argument(help="What it was.")], reason: Reason, actor: Actor = None, json: Json = False) -> int:
+def verdict(
+    case: Case,
+    verdict: Annotated[Verdict, typer.Argument(help="What it was.")],
+    reason: Reason,
+    actor: Actor = None,
+    json: Json = False,
+) -> int:
     """Reach a verdict."""
     from domain.commands import ReachVerdict
 
-    return _decide(case, json, lambda case_id: ReachVerdict(case_id, verdict.value, reason, actor or user(), datetime.now(UTC)))
+    return _decide(
+        case, json, lambda case_id: ReachVerdict(case_id, verdict.value, reason, actor or user(), datetime.now(UTC))
+    )
 
 
 @command("close", of=alerts, examples=['tidemark alerts close 4f6c --reason "reported"'])
@@ -138,7 +179,9 @@ def case_of(cases: list[dict[str, Any]], given: str) -> dict[str, Any]:
     """
     from domain.errors import CommandRefused
 
-    found = [case for case in cases if case["case_id"] == given] or [case for case in cases if case["case_id"].startswith(given)]
+    found = [case for case in cases if case["case_id"] == given] or [
+        case for case in cases if case["case_id"].startswith(given)
+    ]
     if len(found) == 1:
         return found[0]
     if found:

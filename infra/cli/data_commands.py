@@ -43,12 +43,24 @@ class Target(StrEnum):
     ],
 )
 def ingest(
-    file: Annotated[str, typer.Argument(help="CSV, CSV.gz, Parquet or JSON lines; `-` reads standard input until it ends.")],
-    mapping: Annotated[str | None, typer.Option(help="A shipped mapping's name or a YAML file; by default the one that fits the header.")] = None,
+    file: Annotated[
+        str, typer.Argument(help="CSV, CSV.gz, Parquet or JSON lines; `-` reads standard input until it ends.")
+    ],
+    mapping: Annotated[
+        str | None,
+        typer.Option(help="A shipped mapping's name or a YAML file; by default the one that fits the header."),
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="File of wallet labels to ingest after it.")] = None,
-    known_at: Annotated[datetime | None, typer.Option(help="When the labels became known (UTC); by default now.")] = None,
+    known_at: Annotated[
+        datetime | None, typer.Option(help="When the labels became known (UTC); by default now.")
+    ] = None,
     ingest_id: Annotated[str | None, typer.Option(help="Name of this run in each transaction's origin.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the first rows would become and count what would be refused; send nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what the first rows would become and count what would be refused; send nothing."
+        ),
+    ] = False,
     rows: Annotated[int, typer.Option(min=1, help="Accepted rows that a dry run shows.")] = 5,
     suggest: Annotated[bool, typer.Option("--suggest", help="Draft a mapping from the header; send nothing.")] = False,
     json: Json = False,
@@ -74,19 +86,31 @@ def ingest(
             track.update(report.source.rows_read, estimate)
 
         result = ingest_file(
-            composition, file, mapping, labels=None if labels is None else str(labels), ingest_id=ingest_id, known_at=at, progress=progress
+            composition,
+            file,
+            mapping,
+            labels=None if labels is None else str(labels),
+            ingest_id=ingest_id,
+            known_at=at,
+            progress=progress,
         )
     if json:
         output.print_json(result.as_json())
     else:
         rate = f", {output.count(result.rows_read / result.seconds)} rows/s" if result.seconds else ""
-        output.result(f"[green]{output.count(result.commands)} transactions sent[/] of {output.count(result.rows_read)} rows{rate}; run {output.safe(result.ingest_id)}")
+        output.result(
+            f"[green]{output.count(result.commands)} transactions sent[/] of {output.count(result.rows_read)} rows{rate}; run {output.safe(result.ingest_id)}"
+        )
         if result.label_commands:
             output.result(f"{output.count(result.label_commands)} labels sent")
         for reason, number in result.refused.items():
-            output.result(f"[yellow]{output.count(number)} rows refused: {output.safe(reason)}[/] (`tidemark quarantine list`)")
+            output.result(
+                f"[yellow]{output.count(number)} rows refused: {output.safe(reason)}[/] (`tidemark quarantine list`)"
+            )
         if "command-handler" not in context.stack.status():
-            output.result("No command handler runs here: the commands wait until `tidemark run command-handler` (or `tidemark up --workers`).")
+            output.result(
+                "No command handler runs here: the commands wait until `tidemark run command-handler` (or `tidemark up --workers`)."
+            )
     if result.cut_short is not None:
         output.fail(result.cut_short)
         return exits.FAILED
@@ -119,16 +143,32 @@ def _dry_run(context: Context, file: str, mapping: TransactionMapping | LabelMap
         read, accepted, refusals = found.rows_read, len(found.commands), _counted(row.reason for row in found.rejected)
         examples = found.rejected[:5]
     else:
-        looked = dry_run(file, mapping, catalog=SchemaCatalog.numbered(), key=key, rows=rows, count_rows=STREAM_ROWS if file == STREAM else None)
+        looked = dry_run(
+            file,
+            mapping,
+            catalog=SchemaCatalog.numbered(),
+            key=key,
+            rows=rows,
+            count_rows=STREAM_ROWS if file == STREAM else None,
+        )
         shown, read, refusals, examples = looked.accepted, looked.rows_read, looked.refusals, looked.examples
         accepted = read - sum(refusals.values())
     if is_json:
         first = [{"row": row.row, "reason": row.reason, "message": row.message} for row in examples]
         output.print_json(
-            {"mapping": mapping.title, "rows_read": read, "accepted": accepted, "refused": refusals, "first": shown, "first_refused": first}
+            {
+                "mapping": mapping.title,
+                "rows_read": read,
+                "accepted": accepted,
+                "refused": refusals,
+                "first": shown,
+                "first_refused": first,
+            }
         )
         return exits.OK
-    output.result(f"Mapping [bold]{output.safe(mapping.title)}[/]: {output.count(accepted)} of {output.count(read)} rows would be sent. Nothing was sent.")
+    output.result(
+        f"Mapping [bold]{output.safe(mapping.title)}[/]: {output.count(accepted)} of {output.count(read)} rows would be sent. Nothing was sent."
+    )
     for number, row in enumerate(shown, 1):
         output.result(f"\n[bold]{number}[/]")
         output.print_fields(row)
@@ -150,16 +190,28 @@ def _counted(reasons: Any) -> dict[str, int]:
 @command(
     "simulate",
     panel=DATA,
-    examples=["tidemark simulate --to file --out stream.parquet", "tidemark simulate --to kafka --count 100000 --rate 200", "tidemark simulate --to file --out s.csv.gz --fraud-share 0.02 --seed 3 --truth truth.csv"],
+    examples=[
+        "tidemark simulate --to file --out stream.parquet",
+        "tidemark simulate --to kafka --count 100000 --rate 200",
+        "tidemark simulate --to file --out s.csv.gz --fraud-share 0.02 --seed 3 --truth truth.csv",
+    ],
 )
 def simulate(
     to: Annotated[Target, typer.Option(help="kafka sends commands, file writes --out.")] = Target.file,
     count: Annotated[int, typer.Option(min=100, help="Transactions.")] = 60_000,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Commands a second to Kafka; by default as fast as it takes them.")] = None,
-    fraud_share: Annotated[float, typer.Option(min=0.0, max=0.4, help="Share of the transactions that belong to illicit schemes.")] = 0.08,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Commands a second to Kafka; by default as fast as it takes them.")
+    ] = None,
+    fraud_share: Annotated[
+        float, typer.Option(min=0.0, max=0.4, help="Share of the transactions that belong to illicit schemes.")
+    ] = 0.08,
     seed: Annotated[int, typer.Option(help="The same seed and options give the same stream, bit by bit.")] = 7,
-    out: Annotated[Path | None, typer.Option(help="File to write: .parquet, .csv, .csv.gz, .jsonl or .jsonl.gz.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="File for the labels; the schemes go beside it as .schemes.jsonl.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write: .parquet, .csv, .csv.gz, .jsonl or .jsonl.gz.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="File for the labels; the schemes go beside it as .schemes.jsonl.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Make a stream of transactions with planted schemes and benign look-alikes; the truth goes to files of its own."""
@@ -201,6 +253,8 @@ def simulate(
     if json:
         output.print_json(found)
     else:
-        output.result(f"[green]{output.count(total)} transactions[/] to {output.safe(found['out'])}, {len(simulation.schemes)} schemes planted")
+        output.result(
+            f"[green]{output.count(total)} transactions[/] to {output.safe(found['out'])}, {len(simulation.schemes)} schemes planted"
+        )
         output.result(f"Truth: {output.safe(labels)} and {output.safe(schemes)}")
     return exits.OK

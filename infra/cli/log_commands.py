@@ -20,7 +20,9 @@ STORES = ("log", "archive", "warehouse", "graph")
 SERVER = {"log": "kafka", "archive": "s3", "warehouse": "postgres", "graph": "neo4j"}
 
 
-@command("verify", panel=PROOF, examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"])
+@command(
+    "verify", panel=PROOF, examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"]
+)
 def verify(
     stores: Annotated[list[str] | None, typer.Argument(help="log, archive, warehouse, graph; by default all.")] = None,
     json: Json = False,
@@ -75,7 +77,11 @@ class Rebuildable(StrEnum):
     graph = "graph"
 
 
-@command("rebuild", panel=PROOF, examples=["tidemark rebuild warehouse", "tidemark rebuild graph", "tidemark rebuild archive --json"])
+@command(
+    "rebuild",
+    panel=PROOF,
+    examples=["tidemark rebuild warehouse", "tidemark rebuild graph", "tidemark rebuild archive --json"],
+)
 def rebuild(name: Annotated[Rebuildable, typer.Argument(help="Read model to build anew.")], json: Json = False) -> int:
     """Build the next generation from the earliest event, prove it equal to the log, then swap it in. Run it again to go on."""
     from infra.cli.case_commands import user
@@ -83,7 +89,11 @@ def rebuild(name: Annotated[Rebuildable, typer.Argument(help="Read model to buil
 
     context = Context()
     composition = context.need("kafka", "registry", SERVER[name.value])
-    stages = {"build": "read the log from its earliest event", "verify": "prove it equal to the log", "swap": "swap it in"}
+    stages = {
+        "build": "read the log from its earliest event",
+        "verify": "prove it equal to the log",
+        "swap": "swap it in",
+    }
     told: set[str] = set()
     with Track(f"rebuild {name.value}") as track:
 
@@ -91,7 +101,10 @@ def rebuild(name: Annotated[Rebuildable, typer.Argument(help="Read model to buil
             if stage not in told:
                 told.add(stage)
                 output.say(f"{name.value}: {stages[stage]}")
-            track.update(done, total, what=stages[stage], lag=total - done if stage == "build" else None)
+            if stage == "build":
+                track.update(done, total, what=stages[stage], lag=total - done)
+            else:
+                track.say(stages[stage])
 
         result = build(composition, context.stack, name.value, actor=user(), progress=progress)
     if json:
@@ -101,10 +114,14 @@ def rebuild(name: Annotated[Rebuildable, typer.Argument(help="Read model to buil
         output.result("An interrupted rebuild was gone on with.")
     if result.proof is not None:
         show_proof(result.proof)
-    output.result(f"[green]Generation {result.generation} of {name.value} is live[/] after {output.duration(result.seconds)}, {output.count(result.records)} records read.")
+    output.result(
+        f"[green]Generation {result.generation} of {name.value} is live[/] after {output.duration(result.seconds)}, {output.count(result.records)} records read."
+    )
     if result.released:
         output.result(f"{output.count(result.released)} quarantined records were taken this time.")
     if result.quarantined:
-        output.result(f"[yellow]{output.count(result.quarantined)} records are in quarantine[/] (`tidemark quarantine list`)")
+        output.result(
+            f"[yellow]{output.count(result.quarantined)} records are in quarantine[/] (`tidemark quarantine list`)"
+        )
     output.result(f"Generation {result.replaced} is kept: {output.safe(result.old)}")
     return exits.OK

@@ -21,7 +21,9 @@ SHOWN = (
 
 
 @command("train", panel=MODEL, examples=["tidemark train", "tidemark train --seed 3 --json"])
-def train(seed: Annotated[int, typer.Option(help="Seed of the network and of the head.")] = 7, json: Json = False) -> int:
+def train(
+    seed: Annotated[int, typer.Option(help="Seed of the network and of the head.")] = 7, json: Json = False
+) -> int:
     """Train the graph network on what the log holds and the labels known now; the package goes to S3, its events to the log."""
     from infra.training import train_model
 
@@ -40,15 +42,20 @@ def train(seed: Annotated[int, typer.Option(help="Seed of the network and of the
     if json:
         output.print_json(result.as_json())
         return exits.OK
-    output.result(f"[green]Trained {output.safe(result.model_version)}[/] in {output.duration(result.seconds)}, on {output.count(result.trained_to_seq)} transactions")
-    output.print_fields({"package": result.package_uri, "sha256": result.package_sha256, "embeddings": output.count(result.embeddings)})
+    output.result(
+        f"[green]Trained {output.safe(result.model_version)}[/] in {output.duration(result.seconds)}, on {output.count(result.trained_to_seq)} transactions"
+    )
+    output.print_fields(
+        {"package": result.package_uri, "sha256": result.package_sha256, "embeddings": output.count(result.embeddings)}
+    )
     output.result("Serve it with `tidemark deploy`.")
     return exits.OK
 
 
 @command("deploy", panel=MODEL, examples=["tidemark deploy", "tidemark deploy --model-version gnn-3f2a"])
 def deploy(
-    model_version: Annotated[str | None, typer.Option(help="Model to serve; by default the one trained last.")] = None, json: Json = False
+    model_version: Annotated[str | None, typer.Option(help="Model to serve; by default the one trained last.")] = None,
+    json: Json = False,
 ) -> int:
     """Serve a trained model through SageMaker's own calls; scores are contiguous from the first deployment on."""
     from infra.deployment import deploy_model
@@ -60,7 +67,9 @@ def deploy(
     if json:
         output.print_json(result.as_json())
         return exits.OK
-    output.result(f"[green]{output.safe(result.model_version)} serves[/] as {output.safe(result.endpoint)} at {output.safe(result.url)}, from transaction {result.from_seq} on")
+    output.result(
+        f"[green]{output.safe(result.model_version)} serves[/] as {output.safe(result.endpoint)} at {output.safe(result.url)}, from transaction {result.from_seq} on"
+    )
     running = context.stack.status()
     missing = [name for name in ("scorer", "alerts") if name not in running]
     if missing:
@@ -70,7 +79,11 @@ def deploy(
     return exits.OK
 
 
-@command("score", panel=MODEL, examples=["tidemark score ethereum:0x8f2c…:0", "tidemark score --wallet ethereum:0x1234… --limit 50"])
+@command(
+    "score",
+    panel=MODEL,
+    examples=["tidemark score ethereum:0x8f2c…:0", "tidemark score --wallet ethereum:0x1234… --limit 50"],
+)
 def score(
     tx_id: Annotated[str | None, typer.Argument(help="Transaction.")] = None,
     wallet: Annotated[str | None, typer.Option(help="Every score in which this wallet took part, newest last.")] = None,
@@ -90,7 +103,9 @@ def score(
         columns = ("seq", "score", "its part", "k", "wallet's score", "transaction")
         output.print_table("", columns, [_line(row, wallet or "") for row in rows], right=columns[:2])
     if not rows:
-        output.fail(f"no score was recorded of {tx_id or wallet}: is it recorded, and has the scorer reached it (`tidemark status`)?")
+        output.fail(
+            f"no score was recorded of {tx_id or wallet}: is it recorded, and has the scorer reached it (`tidemark status`)?"
+        )
         return exits.FAILED
     return exits.OK
 
@@ -117,7 +132,9 @@ def recorded_scores(composition: Composition, tx_id: str | None, wallet: str | N
         if tx_id is not None:
             wanted = pc.equal(table["tx_id"], tx_id)
         else:
-            sides = [pc.fill_null(pc.equal(table[name], wallet), False) for name in ("source_wallet_id", "target_wallet_id")]
+            sides = [
+                pc.fill_null(pc.equal(table[name], wallet), False) for name in ("source_wallet_id", "target_wallet_id")
+            ]
             wanted = pc.or_(*sides)
         found.append(table.filter(wanted).select(list(SHOWN)))
     rows: list[dict[str, Any]] = pa.concat_tables(found).sort_by("tx_seq").to_pylist() if found else []
@@ -127,4 +144,11 @@ def recorded_scores(composition: Composition, tx_id: str | None, wallet: str | N
 def _line(row: dict[str, Any], wallet: str) -> tuple[object, ...]:
     side = "source" if row["source_wallet_id"] == wallet else "target"
     own = row[f"{side}_score"]
-    return row["tx_seq"], f"{row['score']:.6f}", side, row[f"{side}_k"], "" if own is None else f"{own:.6f}", row["tx_id"]
+    return (
+        row["tx_seq"],
+        f"{row['score']:.6f}",
+        side,
+        row[f"{side}_k"],
+        "" if own is None else f"{own:.6f}",
+        row["tx_id"],
+    )

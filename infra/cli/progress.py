@@ -31,7 +31,12 @@ class Track:
     """
 
     def __init__(
-        self, what: str, unit: str = "records", *, is_terminal: bool | None = None, monotonic: Callable[[], float] = time.monotonic
+        self,
+        what: str,
+        unit: str = "records",
+        *,
+        is_terminal: bool | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._what, self._unit, self._monotonic = what, unit, monotonic
         self._is_terminal = sys.stderr.isatty() if is_terminal is None else is_terminal
@@ -48,7 +53,9 @@ class Track:
         self._seen.append((self._monotonic(), 0))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def update(self, done: int, total: int | None = None, *, what: str | None = None, lag: int | None = None) -> None:
@@ -66,9 +73,17 @@ class Track:
             self._told_at = now
             output.say(f"{output.safe(self._what)}: {told}")
 
+    def say(self, what: str) -> None:
+        """Name a stage of which nothing can be counted."""
+        self._progress.update(self._task, description=output.safe(what), completed=0, total=None, told="")
+
     def line(self, done: int, total: int | None, lag: int | None = None) -> str:
         """What is known now, in words."""
-        parts = [f"{output.count(done)} of {output.count(total)} {self._unit}" if total is not None else f"{output.count(done)} {self._unit}"]
+        parts = [
+            f"{output.count(done)} of {output.count(total)} {self._unit}"
+            if total is not None
+            else f"{output.count(done)} {self._unit}"
+        ]
         (first_at, first), (last_at, last) = self._seen[0], self._seen[-1]
         seconds = last_at - first_at
         if seconds >= EVIDENCE_S and last > first:

@@ -18,13 +18,23 @@ if TYPE_CHECKING:
 
 quarantine = group("quarantine", "Look at records that could not be applied, and give them back.", PROOF)
 
-Place = Annotated[str, typer.Argument(help="Where the record stands, as the list shows it: <topic>/<partition>/<offset>.")]
+Place = Annotated[
+    str, typer.Argument(help="Where the record stands, as the list shows it: <topic>/<partition>/<offset>.")
+]
 Projection = Annotated[str | None, typer.Option(help="Only what this reader set aside.")]
 PREVIEW_BYTES = 64
 
 
-@command("list", of=quarantine, examples=["tidemark quarantine list", "tidemark quarantine list --projection warehouse --json"])
-def list_entries(projection: Projection = None, limit: Annotated[int, typer.Option(min=1, help="Entries at most.")] = 50, json: Json = False) -> int:
+@command(
+    "list",
+    of=quarantine,
+    examples=["tidemark quarantine list", "tidemark quarantine list --projection warehouse --json"],
+)
+def list_entries(
+    projection: Projection = None,
+    limit: Annotated[int, typer.Option(min=1, help="Entries at most.")] = 50,
+    json: Json = False,
+) -> int:
     """List the open entries: who set the record aside, where it stands, and why."""
     from infra.quarantine_replay import masked
 
@@ -42,7 +52,11 @@ def list_entries(projection: Projection = None, limit: Annotated[int, typer.Opti
     return exits.OK
 
 
-@command("show", of=quarantine, examples=["tidemark quarantine show transaction-events/3/4711", "tidemark quarantine show commands/0/12 --full"])
+@command(
+    "show",
+    of=quarantine,
+    examples=["tidemark quarantine show transaction-events/3/4711", "tidemark quarantine show commands/0/12 --full"],
+)
 def show_entry(
     place: Place,
     projection: Projection = None,
@@ -55,7 +69,9 @@ def show_entry(
 
     found = [entry for entry in _entries(Context(), projection) if place_of(entry) == place]
     if not found:
-        raise CommandRefused("unknown_entry", f"nothing open in quarantine at {place[:80]!r}: `tidemark quarantine list` shows what is")
+        raise CommandRefused(
+            "unknown_entry", f"nothing open in quarantine at {place[:80]!r}: `tidemark quarantine list` shows what is"
+        )
     if json:
         output.print_json([masked(entry, full) for entry in found])
         return exits.OK
@@ -64,15 +80,27 @@ def show_entry(
         output.print_fields({name: value for name, value in facts.items() if name not in ("payload_hex", "is_whole")})
         for name, value in entry.record.headers:
             output.print_fields({f"header {name}": (value or b"").hex()})
-        output.console.print(output.plain_lines(preview(entry.record.value, None if full else PREVIEW_BYTES)), markup=False)
+        output.console.print(
+            output.plain_lines(preview(entry.record.value, None if full else PREVIEW_BYTES)), markup=False
+        )
     if not full and any(len(entry.record.value or b"") > PREVIEW_BYTES for entry in found):
         output.say("[dim]--full shows the rest; it may hold personal data.[/]")
     return exits.OK
 
 
-@command("replay", of=quarantine, examples=["tidemark quarantine replay", "tidemark quarantine replay commands/0/12", "tidemark quarantine replay --projection warehouse"])
+@command(
+    "replay",
+    of=quarantine,
+    examples=[
+        "tidemark quarantine replay",
+        "tidemark quarantine replay commands/0/12",
+        "tidemark quarantine replay --projection warehouse",
+    ],
+)
 def replay_entries(
-    place: Annotated[str | None, typer.Argument(help="One record, <topic>/<partition>/<offset>; by default every open one.")] = None,
+    place: Annotated[
+        str | None, typer.Argument(help="One record, <topic>/<partition>/<offset>; by default every open one.")
+    ] = None,
     projection: Projection = None,
     json: Json = False,
 ) -> int:
@@ -92,12 +120,16 @@ def replay_entries(
         if not json:
             mark = "[green]applied[/]" if replayed.is_applied else "[yellow]stays  [/]"
             why = "" if replayed.is_applied else f": {output.safe(replayed.outcome)}"
-            output.result(f"{mark}  {output.safe(replayed.entry.projection)}  {output.safe(place_of(replayed.entry))}{why}")
+            output.result(
+                f"{mark}  {output.safe(replayed.entry.projection)}  {output.safe(place_of(replayed.entry))}{why}"
+            )
 
     found = replay(composition, entries, user(), tell)
     applied = sum(replayed.is_applied for replayed in found)
     if json:
-        output.print_json({"applied": applied, "stay": len(found) - applied, "entries": [replayed.as_json() for replayed in found]})
+        output.print_json(
+            {"applied": applied, "stay": len(found) - applied, "entries": [replayed.as_json() for replayed in found]}
+        )
     elif not found:
         output.result("Quarantine is empty.")
     elif any(replayed.is_applied and replayed.entry.projection == COMMAND_HANDLER for replayed in found):

@@ -30,7 +30,10 @@ class Dialect(StrEnum):
 
 @command("list", of=schemas, examples=["tidemark schemas list", "tidemark schemas list --registry"])
 def list_schemas(
-    registry: Annotated[bool, typer.Option("--registry", help="Ask the registry too how many versions it holds.")] = False, json: Json = False
+    registry: Annotated[
+        bool, typer.Option("--registry", help="Ask the registry too how many versions it holds.")
+    ] = False,
+    json: Json = False,
 ) -> int:
     """List every contract: topic, versions, fields, and how many of them tell of people."""
     from schema_registry.contracts import contracts
@@ -39,7 +42,9 @@ def list_schemas(
     if registry:
         client = Context().need("registry").clients.registry
         held = {name: len(client.versions(contract.subject)) for name, contract in contracts().items()}
-    found = [_summary(contract) | ({"registered": held[name]} if registry else {}) for name, contract in contracts().items()]
+    found = [
+        _summary(contract) | ({"registered": held[name]} if registry else {}) for name, contract in contracts().items()
+    ]
     if json:
         output.print_json(found)
         return exits.OK
@@ -48,7 +53,14 @@ def list_schemas(
     return exits.OK
 
 
-@command("show", of=schemas, examples=["tidemark schemas show TransactionRecorded", "tidemark schemas show AlertRaised --schema-version 1 --json"])
+@command(
+    "show",
+    of=schemas,
+    examples=[
+        "tidemark schemas show TransactionRecorded",
+        "tidemark schemas show AlertRaised --schema-version 1 --json",
+    ],
+)
 def show_schema(
     name: Annotated[str, typer.Argument(help="Contract.")],
     schema_version: Annotated[int | None, typer.Option(min=1, help="Version; by default the latest.")] = None,
@@ -65,15 +77,26 @@ def show_schema(
     if json:
         output.print_json(schema)
         return exits.OK
-    output.result(f"[bold]{output.safe(name)}[/] version {version} of {len(contract.schemas)}, topic {output.safe(contract.topic)}")
+    output.result(
+        f"[bold]{output.safe(name)}[/] version {version} of {len(contract.schemas)}, topic {output.safe(contract.topic)}"
+    )
     output.result(output.safe(schema.get("doc", "")))
-    rows = [(field.path, field.type, field.unit or "", "" if field.pii == "none" else field.pii, field.doc) for field in fields(schema)]
+    rows = [
+        (field.path, field.type, field.unit or "", "" if field.pii == "none" else field.pii, field.doc)
+        for field in fields(schema)
+    ]
     output.print_table("", ("field", "type", "unit", "pii", "meaning"), rows)
     return exits.OK
 
 
-@command("check", of=schemas, examples=["tidemark schemas check TransactionRecorded.v2.avsc", "tidemark schemas check draft.avsc --json"])
-def check_schema(file: Annotated[Path, typer.Argument(help="A new version of a contract, as Avro JSON.")], json: Json = False) -> int:
+@command(
+    "check",
+    of=schemas,
+    examples=["tidemark schemas check TransactionRecorded.v2.avsc", "tidemark schemas check draft.avsc --json"],
+)
+def check_schema(
+    file: Annotated[Path, typer.Argument(help="A new version of a contract, as Avro JSON.")], json: Json = False
+) -> int:
     """Check a new schema against the whole history of its contract: every version must read every other."""
     from schema_registry.compatibility import check
     from schema_registry.errors import IncompatibleSchema
@@ -88,17 +111,33 @@ def check_schema(file: Annotated[Path, typer.Argument(help="A new version of a c
         except IncompatibleSchema as error:
             problems.append(str(error))
     if json:
-        output.print_json({"contract": contract.name, "versions": len(contract.schemas), "is_known": is_known, "ok": not problems, "problems": problems})
+        output.print_json(
+            {
+                "contract": contract.name,
+                "versions": len(contract.schemas),
+                "is_known": is_known,
+                "ok": not problems,
+                "problems": problems,
+            }
+        )
     elif problems:
         for problem in problems:
             output.result(f"[red]{output.safe(problem)}[/]")
     else:
-        said = "is a version of this contract already" if is_known else f"may become version {len(contract.schemas) + 1}"
-        output.result(f"[green]{output.safe(contract.name)}[/]: {output.safe(file)} {said}; every version can read every other.")
+        said = (
+            "is a version of this contract already" if is_known else f"may become version {len(contract.schemas) + 1}"
+        )
+        output.result(
+            f"[green]{output.safe(contract.name)}[/]: {output.safe(file)} {said}; every version can read every other."
+        )
     return exits.FAILED if problems else exits.OK
 
 
-@command("ddl", of=warehouse, examples=["tidemark warehouse ddl --dialect redshift > warehouse.sql", "tidemark warehouse ddl"])
+@command(
+    "ddl",
+    of=warehouse,
+    examples=["tidemark warehouse ddl --dialect redshift > warehouse.sql", "tidemark warehouse ddl"],
+)
 def ddl(dialect: Annotated[Dialect, typer.Option(help="SQL to write.")] = Dialect.postgresql) -> int:
     """Print the SQL that makes one generation of the warehouse: tables, views, feature view."""
     from projections.warehouse import ddl as script
@@ -145,4 +184,10 @@ def _summary(contract: Contract) -> dict[str, Any]:
 
     found = list(fields(contract.latest))
     personal = sum(field.pii != "none" for field in found)
-    return {"name": contract.name, "topic": contract.topic, "versions": len(contract.schemas), "fields": len(found), "pii": personal}
+    return {
+        "name": contract.name,
+        "topic": contract.topic,
+        "versions": len(contract.schemas),
+        "fields": len(found),
+        "pii": personal,
+    }

@@ -34,10 +34,23 @@ class Span(StrEnum):
     validation = "validation"
 
 
-@command("demo", panel=START, examples=["tidemark demo", "tidemark demo --size small", "tidemark demo --data transfers.csv.gz --mapping ethereum --labels labels.csv"])
+@command(
+    "demo",
+    panel=START,
+    examples=[
+        "tidemark demo",
+        "tidemark demo --size small",
+        "tidemark demo --data transfers.csv.gz --mapping ethereum --labels labels.csv",
+    ],
+)
 def demo(
-    data: Annotated[Path | None, typer.Option(help="File of transactions; by default the labelled Ethereum file, else the simulator's stream.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="File of labels; without labels the demo ends after verification.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="File of transactions; by default the labelled Ethereum file, else the simulator's stream."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="File of labels; without labels the demo ends after verification.")
+    ] = None,
     mapping: Annotated[str | None, typer.Option(help="Mapping of the file: a shipped name or a YAML file.")] = None,
     size: Annotated[Size | None, typer.Option(help="small: 5,000 rows around the cut; full: the whole file.")] = None,
     span: Annotated[Span | None, typer.Option(help="Span of wallets that is judged.")] = None,
@@ -48,7 +61,13 @@ def demo(
     from infra.demo import DemoOptions, run_demo
     from infra.settings import load_settings
 
-    given: dict[str, Any] = {"data": data, "labels": labels, "mapping": mapping, "size": size and size.value, "span": span and span.value}
+    given: dict[str, Any] = {
+        "data": data,
+        "labels": labels,
+        "mapping": mapping,
+        "size": size and size.value,
+        "span": span and span.value,
+    }
     given["stack"] = chosen.stack
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     for name in ("data", "labels"):
@@ -77,10 +96,17 @@ def _remove_demo(settings: Any) -> None:
 @command(
     "up",
     panel=START,
-    examples=["tidemark up", "tidemark up --workers", "tidemark up kafka registry", "TIDEMARK_NEO4J__URI=bolt://graph.example:7687 tidemark up"],
+    examples=[
+        "tidemark up",
+        "tidemark up --workers",
+        "tidemark up kafka registry",
+        "TIDEMARK_NEO4J__URI=bolt://graph.example:7687 tidemark up",
+    ],
 )
 def up(
-    parts: Annotated[list[str] | None, typer.Argument(help="Servers to start; by default all that the settings do not give.")] = None,
+    parts: Annotated[
+        list[str] | None, typer.Argument(help="Servers to start; by default all that the settings do not give.")
+    ] = None,
     workers: Annotated[bool, typer.Option("--workers", help="Keep the workers running too.")] = False,
 ) -> int:
     """Start the local servers, wait until each answers by its protocol, and make topics and contracts where they are missing."""
@@ -98,7 +124,9 @@ def up(
         output.say(f"[dim]  workers: {', '.join(running)}[/]")
     output.result(f"[green]The stack {output.safe(context.given.stack)} is up[/] in {output.safe(stack.state.folder)}.")
     if "neo4j" in stack.local_parts() and (not parts or "neo4j" in parts):
-        output.result(f"Neo4j Browser: {output.safe(addresses.neo4j_browser)} (`tidemark investigate --login` shows the login)")
+        output.result(
+            f"Neo4j Browser: {output.safe(addresses.neo4j_browser)} (`tidemark investigate --login` shows the login)"
+        )
     return exits.OK
 
 
@@ -114,11 +142,17 @@ def down(all_: Annotated[bool, typer.Option("--all", help="Every stack below the
         return exits.OK
     ran = context.stack.down(progress=tell)
     folder = output.safe(context.stack.state.folder)
-    output.result(f"Stopped {output.safe(context.given.stack)}; its state stays in {folder}." if ran else "Nothing runs.")
+    output.result(
+        f"Stopped {output.safe(context.given.stack)}; its state stays in {folder}." if ran else "Nothing runs."
+    )
     return exits.OK
 
 
-@command("status", panel=START, examples=["tidemark status", "tidemark status --json", "tidemark status > /dev/null && echo all caught up"])
+@command(
+    "status",
+    panel=START,
+    examples=["tidemark status", "tidemark status --json", "tidemark status > /dev/null && echo all caught up"],
+)
 def status(json: Json = False) -> int:
     """Show every server and worker: state, position, lag behind the log's head, rate, quarantine, last error."""
     from infra.status import stack_report
@@ -148,12 +182,18 @@ def doctor(json: Json = False) -> int:
             advice = f"; {found.advice}" if found.advice else ""
             output.result(f"{mark}  [bold]{found.server.ljust(8)}[/]  {output.safe(found.message + advice)}")
     if json:
-        output.print_json({"ok": all(found.is_ok for found in findings), "findings": [found.as_json() for found in findings]})
+        output.print_json(
+            {"ok": all(found.is_ok for found in findings), "findings": [found.as_json() for found in findings]}
+        )
     return exits.OK if all(found.is_ok for found in findings) else exits.DOWN
 
 
 @command("run", panel=START, examples=["tidemark run command-handler", "tidemark run warehouse"])
-def run(name: Annotated[str, typer.Argument(help="command-handler, archive, warehouse, graph, scorer, alerts or notifier.")]) -> int:
+def run(
+    name: Annotated[
+        str, typer.Argument(help="command-handler, archive, warehouse, graph, scorer, alerts or notifier.")
+    ],
+) -> int:
     """Run one worker in this process until Ctrl-C or SIGTERM: what the stack, systemd or a container starts."""
     from infra.composition import WORKERS
     from infra.logs import configure
@@ -195,7 +235,9 @@ def show_status(report: StackReport) -> None:
         for text in filter(None, (worker.problem, None if worker.is_running else worker.last_error)):
             output.result(f"[red]{output.safe(worker.name)}: {output.safe(text)}[/]")
     if report.is_ready and report.is_caught_up:
-        output.result("[green]Every server answers; every worker was at the head of the log, read after its position.[/]")
+        output.result(
+            "[green]Every server answers; every worker was at the head of the log, read after its position.[/]"
+        )
 
 
 def _row(worker: WorkerReport) -> tuple[object, ...]:
@@ -208,4 +250,13 @@ def _row(worker: WorkerReport) -> tuple[object, ...]:
         if worker.lag and worker.records_per_s > 0:
             note += f", about {output.duration(worker.lag / worker.records_per_s)} left"
     rate = output.count(worker.records_per_s) if worker.records_per_s else ""
-    return (worker.name, worker.state, worker.pid or "", worker.restarts or "", *where, rate, worker.quarantined or "", note)
+    return (
+        worker.name,
+        worker.state,
+        worker.pid or "",
+        worker.restarts or "",
+        *where,
+        rate,
+        worker.quarantined or "",
+        note,
+    )
