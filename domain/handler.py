@@ -135,7 +135,7 @@ class Decider:
                 self.evolve(held)
                 decisions.events.append((i, held))
                 return
-        for wallet_id in dict.fromkeys((tx.source_wallet_id, tx.target_wallet_id)):  # not a set: its order is the process's own
+        for wallet_id in dict.fromkeys((tx.source_wallet_id, tx.target_wallet_id)):  # a set has no order of its own
             wallet = self._wallets.get(wallet_id or "")
             if wallet is not None and wallet.is_frozen:
                 request = RaiseAlert(

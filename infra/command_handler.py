@@ -21,7 +21,7 @@ from domain import commands as command_module
 from domain import events as event_module
 from domain.commands import Command, ReleaseWallet
 from domain.errors import CommandRefused, InvalidValue
-from domain.events import DomainEvent, TransactionReleased
+from domain.events import DomainEvent, TransactionHeld, TransactionReleased
 from domain.handler import Decider, Outcome, TransactionFacts
 from domain.log import Headers, Position
 from domain.values import EPOCH
@@ -115,6 +115,16 @@ class CommandHandler:
                 event = self._event(value)
                 if event is not None:
                     self._decider.evolve(event)
+                if isinstance(event, TransactionHeld):
+                    self._remember_held(event.record)
+
+    def _remember_held(self, record: bytes) -> None:
+        """A held transaction is known too, though it stands in no `TransactionRecorded` yet."""
+        found = self._columns.decode([record]).tables.get(_TRANSACTION)
+        if found is not None and len(found.indexes):
+            keys, digests = _identities(found.table, [record])
+            self._pending = dict(zip(keys, digests, strict=True))
+            self.committed()
 
     def process(self, events: EventBatch, batches: Sequence[RecordBatch]) -> tuple[list[Append], list[Rejection]]:
         """Decide commands in order of arrival. See `projections.work.Transformer`."""

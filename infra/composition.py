@@ -114,7 +114,7 @@ class Composition:
 
     def _archive(self) -> Worker:
         archive = self.archive()
-        archive.prepare()
+        archive.prepare(self.clients.catalog.schemas())
         return self.sink("archive", archive)
 
     def _warehouse(self) -> Worker:

@@ -32,6 +32,7 @@ from schema_registry.contracts import CASE_EVENTS, COMMANDS, PARTITIONS, SCORE_E
 STORES = ("archive", "warehouse", "graph")
 SCORING = ("scorer", "alerts", "notifier")
 PACED_PER_S = 200.0
+PROGRESS_EVERY_S = 2.0
 WAIT_S = 900.0  # how long a worker may make no progress at all before the demo gives up
 EXIT_OK, EXIT_FAILED, EXIT_RED = 0, 1, 3
 
@@ -286,7 +287,13 @@ class Demo:
                 time.sleep(0.25)
 
     def _ingest_progress(self, total: int) -> Callable[[IngestProgress], None]:
+        told_at = time.monotonic()
+
         def show(report: IngestProgress) -> None:
+            nonlocal told_at
+            if report.sent < total and time.monotonic() - told_at < PROGRESS_EVERY_S:
+                return
+            told_at = time.monotonic()
             rate = report.sent / report.seconds if report.seconds else 0.0
             self.console.print(f"  {report.sent:,} of {total:,} commands sent, {rate:,.0f}/s", style="dim", highlight=False)
 
@@ -301,6 +308,7 @@ class Demo:
         if self.steps.is_done(name):
             return
         self.console.print(f"[bold]{title}[/]")
+        self.steps.begin(name)
         started = time.monotonic()
         result = step()
         seconds = time.monotonic() - started

@@ -154,8 +154,11 @@ def _accounting(demo: Demo) -> Accounting:
     for part in parts:
         for reason, count in part["refused"].items():
             reasons[reason] = reasons.get(reason, 0) + count
+    read = sum(part["rows_read"] for part in parts) + paced["rows_read"]
+    if any(steps.was_interrupted(name) for name in ("ingest", "stream", "latency")):
+        read += counts["duplicates"]  # rows that an interrupted attempt had sent were read again, and each was a duplicate then
     return Accounting(
-        read=sum(part["rows_read"] for part in parts) + paced["rows_read"], recorded=counts["recorded"], held=counts["held"],
+        read=read, recorded=counts["recorded"], held=counts["held"],
         refused=counts["refused"], duplicates=counts["duplicates"],
         quarantined=counts["quarantined"] + sum(reasons.values()) + paced["refused"], reasons=reasons,
     )  # fmt: skip

@@ -18,7 +18,9 @@ class StepList:
     def __init__(self, file: Path, identity: dict[str, Any]) -> None:
         self._file = file
         kept: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        self._steps: dict[str, dict[str, Any]] = kept.get("steps", {}) if kept.get("identity") == identity else {}
+        is_same = kept.get("identity") == identity
+        self._steps: dict[str, dict[str, Any]] = kept.get("steps", {}) if is_same else {}
+        self._attempts: dict[str, int] = kept.get("attempts", {}) if is_same else {}
         self._identity = identity
 
     def is_done(self, name: str) -> bool:
@@ -38,10 +40,23 @@ class StepList:
         """Seconds that each step took when it ran."""
         return {name: step["seconds"] for name, step in self._steps.items()}
 
+    def begin(self, name: str) -> None:
+        """Note that the step is tried."""
+        self._attempts[name] = self._attempts.get(name, 0) + 1
+        self._write()
+
+    def was_interrupted(self, name: str) -> bool:
+        """Whether the step was begun more than once: what it read, it may have read twice."""
+        return self._attempts.get(name, 0) > 1
+
     def done(self, name: str, seconds: float, result: dict[str, Any]) -> None:
         """Record a step, atomically."""
         self._steps[name] = {"seconds": round(seconds, 2), "result": result}
+        self._write()
+
+    def _write(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._file.with_suffix(".tmp")
-        fresh.write_text(json.dumps({"identity": self._identity, "steps": self._steps}, indent=1, default=str), "utf-8")
+        kept = {"identity": self._identity, "attempts": self._attempts, "steps": self._steps}
+        fresh.write_text(json.dumps(kept, indent=1, default=str), "utf-8")
         fresh.replace(self._file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +19,16 @@ from botocore.exceptions import ClientError
 
 from domain.log import NewRecord
 from infra.composition import Composition, NotReady
-from infra.stack import Stack
+from infra.stack import Stack, aws
 from infra.training import next_seq
 from schema_registry.contracts import CONTROL_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 ENDPOINT_WORKER = "endpoint"
 READY_TIMEOUT_S = 30.0
-_ROLE = "arn:aws:iam::000000000000:role/tidemark-endpoint"
+ACCOUNT = "000000000000"
+INSTANCE_TYPE = "ml.c5.large"
+_ROLE = f"arn:aws:iam::{ACCOUNT}:role/tidemark-endpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def deploy_model(composition: Composition, stack: Stack, model_version: str | No
     data = composition.package(model["package_uri"])
     serving_model(data, model["package_sha256"])
     name = composition.settings.endpoint.name
-    _control_plane(composition, model, name)
+    _control_plane(composition, stack, model, name)
     url = _serve(stack, data, model, name)
     from_seq = next_seq(composition.log)
     deployed = {
@@ -71,33 +74,39 @@ def deploy_model(composition: Composition, stack: Stack, model_version: str | No
     return DeployResult(model["model_version"], name, url, from_seq)
 
 
-def _control_plane(composition: Composition, model: dict[str, Any], name: str) -> None:
-    """CreateModel, CreateEndpointConfig, then Create- or UpdateEndpoint. Names that exist already are what we would make."""
-    sagemaker = composition.clients.aws("sagemaker")
+def _control_plane(composition: Composition, stack: Stack, model: dict[str, Any], name: str) -> None:
+    """CreateModel, CreateEndpointConfig, then CreateEndpoint, or a new one in its place. What exists already is what we would make."""
     version = model["model_version"]
-    image = "000000000000.dkr.ecr.us-east-1.amazonaws.com/tidemark-endpoint:latest"
-    _once(
-        sagemaker.create_model, ModelName=version, ExecutionRoleArn=_ROLE,
-        PrimaryContainer={"Image": image, "ModelDataUrl": model["package_uri"]},
-    )  # fmt: skip
-    variant = {"VariantName": "main", "ModelName": version, "InitialInstanceCount": 1, "InstanceType": "ml.c5.large"}
-    _once(sagemaker.create_endpoint_config, EndpointConfigName=version, ProductionVariants=[variant])
-    if not _once(sagemaker.create_endpoint, EndpointName=name, EndpointConfigName=version):
-        current = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
-        if current != version:
+    image = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/tidemark-endpoint:latest"
+    container = {"Image": image, "ModelDataUrl": model["package_uri"]}
+    variant = {"VariantName": "main", "ModelName": version, "InitialInstanceCount": 1, "InstanceType": INSTANCE_TYPE}
+    make = _maker(composition, stack)
+    make("create_model", {"ModelName": version, "ExecutionRoleArn": _ROLE, "PrimaryContainer": container})
+    make("create_endpoint_config", {"EndpointConfigName": version, "ProductionVariants": [variant]})
+    if not make("create_endpoint", {"EndpointName": name, "EndpointConfigName": version}):
+        sagemaker = composition.clients.aws("sagemaker")
+        if sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"] != version:
             sagemaker.delete_endpoint(EndpointName=name)  # the double has no UpdateEndpoint
-            sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=version)
+            make("create_endpoint", {"EndpointName": name, "EndpointConfigName": version})
 
 
-def _once(call: Any, **arguments: Any) -> bool:
-    try:
-        call(**arguments)
-    except ClientError as error:
-        text = str(error).lower()
-        if "already exist" in text or "existing" in text:
-            return False
-        raise
-    return True
+def _maker(composition: Composition, stack: Stack) -> Callable[[str, dict[str, Any]], bool]:
+    """Makes a SageMaker resource and tells whether it was new. On the AWS double it is remembered, so that it outlives a restart."""
+    is_double = "aws" in stack.local_parts()
+
+    def make(operation: str, arguments: dict[str, Any]) -> bool:
+        try:
+            if is_double:
+                aws.create(stack.state, "sagemaker", operation, arguments)
+            else:
+                getattr(composition.clients.aws("sagemaker"), operation)(**arguments)
+        except ClientError as error:
+            if any(words in str(error).lower() for words in ("already exist", "existing")):
+                return False
+            raise
+        return True
+
+    return make
 
 
 def _serve(stack: Stack, data: bytes, model: dict[str, Any], name: str) -> str:

@@ -16,7 +16,7 @@ from ml.scorer import Scores
 from projections.errors import StoreUnavailable
 
 CONTENT_TYPE = "application/x-npy"
-MOST_ROWS = 2048  # 2048 rows of 436 numbers are 3.6 MB; SageMaker takes requests up to 6 MB
+MOST_ROWS = 2048  # 2048 rows of some 260 numbers are 2 MB; SageMaker takes requests up to 6 MB
 
 
 class SageMakerEndpoint:

@@ -28,7 +28,7 @@ _START_OR_SET = "start the stack (`tidemark up`) or set TIDEMARK"
 Size = Literal["full", "small"]
 Span = Literal["test", "validation"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 
 
 class SettingsError(TidemarkError):

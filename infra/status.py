@@ -28,6 +28,8 @@ GROUPS = {"command-handler": (COMMANDS,), "scorer": (TRANSACTION_EVENTS,), "aler
 NEEDS = {"archive": "s3", "warehouse": "postgres", "graph": "neo4j"}
 """The server that holds the position of each other worker."""
 YOURS = "yours"
+ENDPOINT = "endpoint"
+"""The model's endpoint is kept by the stack like a worker, but serves like a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def stack_report(stack: Stack, settings: Settings) -> StackReport:
     report = StackReport(settings.stack, str(stack.state.folder), is_up, servers(stack, settings, statuses))
     told = read_statuses(settings.stack_dir / "workers")
     names = [name for name in WORKERS if name in statuses or name in told]
-    names += [name for name, status in statuses.items() if status.is_worker and name not in WORKERS]
+    names += [name for name, status in statuses.items() if status.is_worker and name not in (*WORKERS, ENDPOINT)]
     report.workers = [_worker(name, statuses.get(name), told.get(name, {})) for name in names]
     ready = {server.name for server in report.servers if server.is_ready}
     _positions(report.workers, Composition(settings), ready)
@@ -151,6 +153,14 @@ def servers(stack: Stack, settings: Settings, statuses: dict[str, PartStatus]) -
             found.append(
                 ServerReport(name, status.state, status.is_ready, status.pid, status.restarts, address, status.detail)
             )
+    endpoint = statuses.get(ENDPOINT)
+    if endpoint is not None:
+        address = settings.endpoint.url or ""
+        found.append(
+            ServerReport(
+                ENDPOINT, endpoint.state, endpoint.is_ready, endpoint.pid, endpoint.restarts, address, endpoint.detail
+            )
+        )
     return found
 
 

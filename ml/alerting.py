@@ -119,10 +119,10 @@ def explain(vector: NDArray[np.float32]) -> str:
     value = dict(zip(FEATURE_NAMES, vector.tolist(), strict=True))
 
     def count(name: str) -> int:
-        return round(max(value[name], 0.0))
+        return int(round(max(value[name], 0.0)))
 
     facts = [f"received {count('n_in')} times from {count('parties_in')} wallets, sent {count('n_out')} times to {count('parties_out')}"]
-    if 0.0 < value["life"]:
+    if value["life"] > 0.0:
         facts.append(f"active for {_span(float(np.expm1(value['life'])))}")
     if value["forwarded"] >= 0.9 and count("n_out"):
         facts.append("passed on nearly all that it received")

@@ -8,7 +8,7 @@ Owns the folder `<prefix>/g<generation>/`. Rebuild: a new generation is a new fo
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +51,11 @@ class RawArchive:
         self._s3, self._bucket = s3, bucket
         self._root = f"{prefix}/g{generation}/"
 
-    def prepare(self) -> None:
-        """Create the bucket when it is missing.
+    def prepare(self, schemas: Mapping[int, str] | None = None) -> None:
+        """Create the bucket when it is missing, and put the schemas by id beside the records: without them nobody reads these.
+
+        Args:
+            schemas: schema id → the schema as JSON.
 
         Raises:
             StoreUnavailable: S3 refuses or does not answer.
@@ -61,6 +64,8 @@ class RawArchive:
             names = [bucket["Name"] for bucket in self._s3.list_buckets()["Buckets"]]
             if self._bucket not in names:
                 self._s3.create_bucket(Bucket=self._bucket)
+            for schema_id, text in (schemas or {}).items():
+                self._put_schema(f"{self._root}schemas/{schema_id}.json", text)
         except (ClientError, BotoCoreError) as error:
             raise StoreUnavailable(f"S3: the bucket {self._bucket} cannot be created: {error}") from error
 
@@ -121,6 +126,13 @@ class RawArchive:
             self._call("delete_objects", Delete={"Objects": [{"Key": key} for key in keys[at : at + 1000]]})
         return len(keys)
 
+    def _put_schema(self, key: str, text: str) -> None:
+        try:
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=text.encode(), IfNoneMatch="*", ContentType="application/json")
+        except ClientError as error:  # it stands there already: schemas never change
+            if str(error.response.get("Error", {}).get("Code")) not in _TAKEN:
+                raise
+
     def _put(self, topic: str, partition: int, batch: RecordBatch) -> None:
         while len(batch):
             first, last = int(batch.offsets[0]), int(batch.offsets[-1])
@@ -149,7 +161,9 @@ class RawArchive:
             raise StoreDisagrees(f"archive: {key} cannot be read as Parquet: {error}") from error
         if table.num_rows == 0 or table["offset"][0].as_py() != first:
             raise StoreDisagrees(f"archive: {key} does not begin at offset {first}")
-        headers: list[Sequence[tuple[str, bytes | None]] | None] = [[(h["name"], h["value"]) for h in row] if row else None for row in table["headers"].to_pylist()]
+        headers: list[Sequence[tuple[str, bytes | None]] | None] = [
+            [(header["name"], header["value"]) for header in row] if row else None for row in table["headers"].to_pylist()
+        ]
         return RecordBatch(
             topic,
             table["partition"].to_numpy(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,10 @@ class SchemaCatalog:
     def ids_of(self, name: str) -> frozenset[int]:
         """Every schema id of a contract, all versions."""
         return frozenset(i for i, version in self._version_by_id.items() if version.contract.name == name)
+
+    def schemas(self) -> dict[int, str]:
+        """Every schema by id, as JSON."""
+        return {schema_id: json.dumps(version.schema) for schema_id, version in sorted(self._version_by_id.items())}
 
     def latest_id(self, name: str) -> int:
         """The schema id that new records of a contract carry.

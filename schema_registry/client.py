@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.common._httpx_compat import httpx
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from schema_registry.catalog import SchemaCatalog
@@ -98,7 +99,7 @@ class Registry:
             if error.http_status_code == _NOT_FOUND:
                 return []
             raise RegistryError(f"{self._url}: {error.error_message}") from error
-        except OSError as error:
+        except (OSError, httpx.HTTPError) as error:
             raise self._away(error) from error
         found = [self._call(partial(self._client.get_version, subject, number)) for number in sorted(numbers)]
         return [(int(version.schema_id or 0), json.loads(version.schema.schema_str or "")) for version in found]
@@ -109,10 +110,10 @@ class Registry:
         except SchemaRegistryError as error:
             what = "the change breaks compatibility" if error.http_status_code == _CONFLICT else "the registry refuses"
             raise RegistryError(f"{self._url}: {what}: {error.error_message}") from error
-        except OSError as error:
+        except (OSError, httpx.HTTPError) as error:
             raise self._away(error) from error
 
-    def _away(self, error: OSError) -> RegistryError:
+    def _away(self, error: Exception) -> RegistryError:
         return RegistryError(f"the schema registry at {self._url} does not answer ({error}); `tidemark doctor` says what is down")
 
 

@@ -286,10 +286,9 @@ def _spans(
     is_ascii = np.ones(n, np.bool_)
     gather_spans(buffer, starts, lengths, offsets, out, is_ascii)
     if kind == pa.string():
-        for i in np.flatnonzero(~is_ascii):
-            if not _is_utf8(out[offsets[i] : offsets[i + 1]].tobytes()):
-                errors[i] = Failure.MALFORMED
-        if not is_ascii.all() and (errors == Failure.MALFORMED).any():
+        no_text = [i for i in np.flatnonzero(~is_ascii).tolist() if not _is_utf8(out[offsets[i] : offsets[i + 1]].tobytes())]
+        if no_text:
+            errors[no_text] = Failure.MALFORMED
             # Rows that are no text are dropped by the caller; blank them so that the array itself is valid.
             return _spans(buffer, starts, lengths, flags, column, errors)
     if isinstance(column.schema, dict) and column.schema["type"] == "fixed":

@@ -106,6 +106,8 @@ class _Schema:
         except EOFError as error:
             raise UndecodableRecord("truncated", f"{self._name}: the record ends too early") from error
         except (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, StopIteration) as error:
+            if isinstance(error, IndexError) and source.tell() == len(body) and body[-1:] >= b"\x80":  # cut within a number
+                raise UndecodableRecord("truncated", f"{self._name}: the record ends too early") from error
             raise UndecodableRecord("malformed", f"{self._name}: {type(error).__name__} while reading") from error
         if source.tell() != len(body):
             left = len(body) - source.tell()

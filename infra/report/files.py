@@ -16,7 +16,7 @@ JSON, HTML, PLOTS = "report.json", "report.html", "plots"
 def save(report: Report, folder: Path) -> Path:
     """Write the report's files, over older ones; returns the path of the page.
 
-    Each file is replaced atomically, and the JSON comes last: whoever finds it finds the page and figures that belong to it.
+    Each file is replaced atomically, the JSON last: whoever finds it finds the page and figures that belong to it.
     Figures of an older report that this one has not are removed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a report holds: the figures of one run of the main job as plain frozen values, and their JSON, which reads back equal.
+"""What a report holds: the figures of one run as plain frozen values, and their JSON, which reads back equal.
 
 It measures and judges nothing: whoever ran the job fills it in. A figure that could not be measured is None, never 0.
 """
@@ -8,21 +8,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from domain.errors import TidemarkError
 
-FORMAT = 1
+FORMAT: Final = 1
 """Raised by a change that an older reader of report.json could not follow."""
 
 MATURITY_NAMES = ("1", "3", "5", "10", "all")
 """After how many of its transactions a wallet is judged; "all" is its last."""
 
-LABELS = ("illicit", "licit", "unlabelled")
-
 AlertLabel = Literal["illicit", "licit", "unlabelled"]
+LABELS: tuple[AlertLabel, ...] = ("illicit", "licit", "unlabelled")
+
 Fact = str | int | float | bool | None
 
 
@@ -37,7 +37,7 @@ class _Part(BaseModel):
 
 
 class Stage(_Part):
-    """Events through one stage in wall-clock seconds; `baseline_per_s` is the bare tool's rate on the same rows, `ratio` ours to it."""
+    """Events through a stage in wall-clock seconds; the baseline is the bare tool on the same rows, `ratio` ours."""
 
     name: str
     events: int = Field(ge=0)
@@ -71,7 +71,10 @@ class LatencyBin(_Part):
 
 
 class Latency(_Part):
-    """Event append to score append in milliseconds, open loop at `offered_per_s`; `echo` with an endpoint that answers at once."""
+    """Event append to score append in milliseconds, open loop at `offered_per_s`.
+
+    `echo` is the same with an endpoint that answers at once.
+    """
 
     p50: float
     p95: float
@@ -92,10 +95,10 @@ class Interval(_Part):
 
 
 class Maturity(_Part):
-    """Detection after a wallet's k-th transaction, pooled over judged wallets; the forest's figures are of the stronger leaf size.
+    """Detection after a wallet's k-th transaction, pooled over judged wallets.
 
-    `paired_difference` is model minus forest; `embedding_difference` model minus features alone. `*_n_ge_k` leave out
-    wallets that never had k transactions.
+    The forest's figures are of its stronger leaf size. `paired_difference` is model minus forest; `embedding_difference`
+    model minus features alone. `*_n_ge_k` leave out wallets that never had k transactions.
     """
 
     n: int
@@ -170,7 +173,7 @@ class Alert(_Part):
 
 
 class AlertBudget(_Part):
-    """`share` of transactions that people can look at; `precision` among the labelled of the alerts, None without any."""
+    """`share` of transactions that people can look at; `precision` among the labelled alerts, None without any."""
 
     share: float
     threshold: float | None = None
@@ -187,8 +190,13 @@ class AlertBudget(_Part):
         n_labelled = n_illicit + labels.count("licit")
         precision = n_illicit / n_labelled if n_labelled else None
         return cls(
-            share=share, threshold=threshold, n_alerts=len(labels), n_labelled=n_labelled, n_illicit=n_illicit, precision=precision
-        )  # fmt: skip
+            share=share,
+            threshold=threshold,
+            n_alerts=len(labels),
+            n_labelled=n_labelled,
+            n_illicit=n_illicit,
+            precision=precision,
+        )
 
 
 class Accounting(_Part):
@@ -229,7 +237,7 @@ class Verification(_Part):
 
 
 class Memory(_Part):
-    """PSS in MiB: shared pages count in equal parts, so the sum is what the machine gave. `peak_total` is the largest sum sampled."""
+    """PSS in MiB: shared pages count in parts, so a sum is what the machine gave. `peak_total`: the largest sampled."""
 
     total: float
     by_process: dict[str, float] = Field(default_factory=dict)
@@ -237,7 +245,7 @@ class Memory(_Part):
 
 
 class ScoreHistogram(_Part):
-    """Scores counted by label: `counts[label][i]` lie in [edges[i], edges[i + 1]), the last one closed. `unit` names what was scored."""
+    """Scores by label: `counts[label][i]` lie in [edges[i], edges[i + 1]), the last closed; `unit`: what was scored."""
 
     edges: tuple[float, ...]
     counts: dict[AlertLabel, tuple[int, ...]]
@@ -245,9 +253,9 @@ class ScoreHistogram(_Part):
 
 
 class Report(_Part):
-    """One run of the main job. `steps` are seconds by step; `lag` counts records by worker; `model` holds facts of the model card."""
+    """One run of the main job: `steps` in seconds, `lag` in records by worker, `model` as facts of the model card."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     made_at: AwareDatetime
     seed: int
     data: Data

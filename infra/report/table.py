@@ -1,4 +1,4 @@
-"""The report on a terminal: the same figures and sentences as the page, in 100 columns; text from outside never becomes markup."""
+"""The report on a terminal: the figures and sentences of the page in 100 columns; outside text never becomes markup."""
 
 from __future__ import annotations
 
@@ -44,7 +44,11 @@ def render(report: Report) -> RenderableType:
         parts += _section("Lag in records", _flow((name, wording.count(records)) for name, records in report.lag.items()))
     if report.steps:
         took = wording.seconds(sum(report.steps.values()))
-        parts += _section("Steps", Text(f"{took} in all"), _flow((name, wording.seconds(value)) for name, value in report.steps.items()))
+        parts += _section(
+            "Steps",
+            Text(f"{took} in all"),
+            _flow((name, wording.seconds(value)) for name, value in report.steps.items()),
+        )
     if report.links:
         parts += _section("Links", _links(report.links))
     return Group(*parts)
@@ -57,7 +61,14 @@ def _verdict(report: Report) -> RenderableType:
         for problem in proof.problems[:3]:
             body.append(f"\n{wording.visible(proof.store, 40)}: {wording.visible(problem)}", style=style)
     body.append(f"\n{wording.what_ran(report)}", style="default not bold")
-    return Panel(body, title=Text(f"Tidemark report, {utc_text(report.made_at)}"), title_align="left", border_style=style, box=box.ROUNDED, padding=(0, 1))
+    return Panel(
+        body,
+        title=Text(f"Tidemark report, {utc_text(report.made_at)}"),
+        title_align="left",
+        border_style=style,
+        box=box.ROUNDED,
+        padding=(0, 1),
+    )
 
 
 def _proof(report: Report) -> RenderableType:

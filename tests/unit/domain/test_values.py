@@ -78,10 +78,14 @@ def test_text_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("given_as", "exact"),
     [
-        ("0", "0"), ("-0", "0"), ("1E+3", "1000"), ("1e-18", "0.000000000000000001"), ("1.50000000000000000000000", "1.5"),
+        ("0", "0"),
+        ("-0", "0"),
+        ("1E+3", "1000"),
+        ("1e-18", "0.000000000000000001"),
+        ("1.50000000000000000000000", "1.5"),
         ("99999999999999999999.999999999999999999", "99999999999999999999.999999999999999999"),
     ],
-)  # fmt: skip
+)
 def test_an_amount_keeps_every_digit(given_as: str, exact: str) -> None:
     found = values.amount("amount", Decimal(given_as))
     assert (found, found.as_tuple().exponent) == (Decimal(exact), -18)
@@ -90,12 +94,19 @@ def test_an_amount_keeps_every_digit(given_as: str, exact: str) -> None:
 @pytest.mark.parametrize(
     ("given_as", "message"),
     [
-        ("NaN", "expected a finite number"), ("sNaN", "expected a finite number"), ("-Infinity", "expected a finite number"),
-        ("-0.1", "found a negative number"), ("1E-19", "at most 18 decimals"), ("1.0000000000000000001", "at most 18 decimals"),
-        ("9" * 40, "at most 38 digits"), ("1E+20", "at most 38 digits"), ("1E+400", "expected at most"), ("1E+999999", "expected at most"),
+        ("NaN", "expected a finite number"),
+        ("sNaN", "expected a finite number"),
+        ("-Infinity", "expected a finite number"),
+        ("-0.1", "found a negative number"),
+        ("1E-19", "at most 18 decimals"),
+        ("1.0000000000000000001", "at most 18 decimals"),
+        ("9" * 40, "at most 38 digits"),
+        ("1E+20", "at most 38 digits"),
+        ("1E+400", "expected at most"),
+        ("1E+999999", "expected at most"),
         ("1E-999999", "at most 18 decimals"),
     ],
-)  # fmt: skip
+)
 def test_an_amount_that_would_lose_something_is_refused(given_as: str, message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         values.amount("amount", Decimal(given_as))

@@ -1,0 +1,201 @@
+"""The bench: its own stack, a simulated stream of two million events, three repetitions of each stage, ratios and a table."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from domain.commands import LabelWallet
+from infra.bench.log_stages import archive_stage, command_stage, decode_stage
+from infra.bench.measure import Stage
+from infra.bench.store_stages import graph_stage, warehouse_stage
+from infra.composition import Composition
+from infra.deployment import deploy_model
+from infra.latency import Latency, measure
+from infra.settings import Settings
+from infra.simulator.delivery import commands
+from infra.simulator.generator import SimulatorOptions, simulate
+from infra.stack import Stack
+from infra.training import train_model
+from schema_registry.contracts import COMMANDS, PARTITIONS, TRANSACTION_EVENTS
+from schema_registry.record_codec import RecordCodec
+
+REPETITIONS = 3
+GRAPH_EVENTS = 50_000  # a repetition: the graph takes thousands a second, not hundreds of thousands
+WAREHOUSE_SHARE = 0.3  # of the log, a repetition
+SCORED = 20_000
+RATE_PER_S = 200.0
+LATENCY_S = 60
+
+
+class Bench:
+    """One run of the bench in a stack of its own, which is removed afterwards."""
+
+    def __init__(self, settings: Settings, events: int, console: Console) -> None:
+        self._settings = settings.model_copy(update={"stack": "bench"})
+        self._events, self._console = events, console
+        self._stack = Stack.of(self._settings)
+
+    def run(self) -> dict[str, Any]:
+        """Measure everything; returns the figures as plain values."""
+        started = time.monotonic()
+        try:
+            self._stack.up(progress=lambda name, status: None)
+            composition = Composition(self._stack.settings())
+            composition.clients.admin.create(PARTITIONS)
+            composition.clients.catalog = composition.clients.registry.establish()
+            composition.archive().prepare()
+            stages, latency = self._measure(composition)
+        finally:
+            self._stack.down()
+        seconds = round(time.monotonic() - started, 1)
+        return {"events": self._events, "seconds": seconds, "stages": [stage.as_json() for stage in stages], "latency_ms": latency}
+
+    def _measure(self, composition: Composition) -> tuple[list[Stage], dict[str, Any]]:
+        commands_ = Stage("commands to events", "bare acknowledged produce", "0.25")
+        decoded = Stage("columnar decode", "fastavro", "5")
+        archive = Stage("Kafka to raw archive", "bare consume-and-join", "0.35")
+        warehouse = Stage("Kafka to warehouse", "bare ADBC load of the facts", "0.5")
+        graph = Stage("Kafka to wallet graph", "bare UNWIND load", "0.7")
+        scorer = Stage("scorer, streaming", "1,000 tx/s asked for", "1")
+        stream = self._stream(composition)
+        folder = self._stack.state.folder / "bench-handler"
+        start: dict[tuple[str, int], int] = {}
+        for repetition in range(REPETITIONS):
+            self._say(f"wallet graph {repetition + 1} of {REPETITIONS}")
+            keys, values = _take(stream, GRAPH_EVENTS)
+            command_stage(composition, Stage("", "", ""), keys, values, folder)
+            until = dict(composition.log.ends([TRANSACTION_EVENTS]))
+            graph_stage(composition, graph, start, until)
+            start = until
+        latency = self._scoring(composition, stream, scorer, folder)
+        left = (self._events - GRAPH_EVENTS * REPETITIONS - 3 * SCORED) // REPETITIONS
+        for repetition in range(REPETITIONS):
+            self._say(f"commands and decoding {repetition + 1} of {REPETITIONS}")
+            keys, values = _take(stream, left)
+            command_stage(composition, commands_, keys, values, folder)
+            decode_stage(composition, decoded, values)
+        until = {tp: int(end * WAREHOUSE_SHARE) for tp, end in composition.log.ends([TRANSACTION_EVENTS]).items()}
+        for repetition in range(REPETITIONS):
+            self._say(f"archive and warehouse {repetition + 1} of {REPETITIONS}")
+            archive_stage(composition, archive, 100 + repetition)
+            warehouse_stage(composition, warehouse, 100 + repetition, 200 + repetition, until)
+        return [commands_, decoded, archive, warehouse, graph, scorer], latency
+
+    def _scoring(
+        self, composition: Composition, stream: Iterator[tuple[bytes, bytes]], stage: Stage, folder: Path
+    ) -> dict[str, Any]:
+        self._say("training on the simulated labels")
+        self._worker("command-handler")
+        codec = RecordCodec(composition.clients.catalog)
+        at = self._simulation.table["occurred_at"][0].as_py()
+        labels = [LabelWallet(wallet, label, "simulator", at) for wallet, label in self._simulation.labels.items()]
+        composition.producer.send(COMMANDS, [x.wallet_id.encode() for x in labels], [codec.encode_event(x) for x in labels])
+        composition.producer.flush()
+        self._wait(lambda: composition.clients.admin.committed("tidemark-command-handler", [COMMANDS]), composition.log.ends([COMMANDS]))
+        train_model(composition)
+        deploy_model(composition, self._stack)
+        self._worker("scorer")
+        for repetition in range(REPETITIONS):
+            self._say(f"scorer {repetition + 1} of {REPETITIONS}")
+            keys, values = _take(stream, SCORED)
+            if repetition == 0:  # let it come up: reading the history is not scoring
+                composition.producer.send(COMMANDS, keys[:100], values[:100])
+                self._scored(composition)
+                keys, values = keys[100:], values[100:]
+            composition.producer.send(COMMANDS, keys, values)
+            composition.producer.flush()
+            began = time.perf_counter()
+            self._scored(composition)
+            stage.add(len(values) / (time.perf_counter() - began), 1_000.0)
+        paced = int(RATE_PER_S * LATENCY_S)
+        self._say(f"latency: {LATENCY_S} s at {RATE_PER_S:.0f}/s with the model")
+        model = measure(composition, *_take(stream, paced), RATE_PER_S)
+        self._say(f"latency: {LATENCY_S} s at {RATE_PER_S:.0f}/s with an echo")
+        echo = self._echo(composition, _take(stream, paced))
+        for name in ("scorer", "endpoint", "echo", "command-handler"):
+            self._stack.stop_worker(name)
+        return {"model": model.as_json(), "echo": echo.as_json()}
+
+    def _echo(self, composition: Composition, offered: tuple[list[bytes], list[bytes]]) -> Latency:
+        port = self._stack.state.port("endpoint", "http") + 1
+        self._stack.start_worker("echo", [sys.executable, "-m", "infra.bench.echo", str(port)])
+        self._stack.stop_worker("scorer")
+        self._worker("scorer", {"TIDEMARK_ENDPOINT__URL": f"http://127.0.0.1:{port}"})
+        composition.producer.send(COMMANDS, offered[0][:100], offered[1][:100])
+        self._scored(composition)
+        return measure(composition, offered[0][100:], offered[1][100:], RATE_PER_S)
+
+    def _scored(self, composition: Composition) -> None:
+        composition.producer.flush()
+        admin = composition.clients.admin
+        self._wait(lambda: admin.committed("tidemark-command-handler", [COMMANDS]), composition.log.ends([COMMANDS]))
+        ends = composition.log.ends([TRANSACTION_EVENTS])
+        self._wait(lambda: admin.committed("tidemark-scorer", [TRANSACTION_EVENTS]), ends)
+
+    def _wait(self, position: Callable[[], Any], ends: Any) -> None:
+        while any(position().get(tp, 0) < end for tp, end in ends.items()):
+            time.sleep(0.1)
+
+    def _worker(self, name: str, env: dict[str, str] | None = None) -> None:
+        self._stack.start_worker(name, [sys.executable, "-m", "infra.cli", "run", name], env)
+
+    def _stream(self, composition: Composition) -> Iterator[tuple[bytes, bytes]]:
+        """Simulated commands one after another: a history of graph size first, whose labels train, then one stream after another."""
+        self._simulation = simulate(SimulatorOptions(count=GRAPH_EVENTS * REPETITIONS, seed=7))
+        return self._events_of(composition)
+
+    def _events_of(self, composition: Composition) -> Iterator[tuple[bytes, bytes]]:
+        seed = 7
+        simulation = self._simulation
+        while True:
+            for chunk in commands(simulation, composition.clients.catalog):
+                yield from zip(chunk.keys, chunk.values, strict=True)
+            seed += 1
+            simulation = simulate(SimulatorOptions(count=300_000, seed=seed))
+
+    def _say(self, what: str) -> None:
+        self._console.print(f"  {what}", style="dim", highlight=False)
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The figures for a terminal: medians with their range."""
+    shown = Table(title=f"{result['events']:,} simulated events, {result['seconds']:,.0f} s, median and range of {REPETITIONS}", title_justify="left")
+    for name in ("stage", "events/s", "bare/s", "ratio", "reach"):
+        shown.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in result["stages"]:
+        cells = [_cell(stage[key], digits) for key, digits in (("events_per_s", 0), ("baseline_per_s", 0), ("ratio", 2))]
+        shown.add_row(f"{stage['name']} ({stage['baseline']})", *cells, f"≥ {stage['reach']}")
+    for name, latency in result["latency_ms"].items():
+        text = f"p50 {latency['p50']} ms, p99 {latency['p99']} ms"
+        shown.add_row(f"event appended → score appended, {latency['offered_per_s']:.0f} tx/s, {name}", text, "", "", "p50 < 40, p99 < 150")
+    return shown
+
+
+def write(result: dict[str, Any], file: Path) -> None:
+    """The figures as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+def _cell(value: dict[str, float] | None, digits: int) -> str:
+    if value is None:
+        return "–"
+    return f"{value['median']:,.{digits}f} ({value['min']:,.{digits}f}–{value['max']:,.{digits}f})"
+
+
+def _take(stream: Iterator[tuple[bytes, bytes]], count: int) -> tuple[list[bytes], list[bytes]]:
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    for _ in range(count):
+        key, value = next(stream)
+        keys.append(key)
+        values.append(value)
+    return keys, values

@@ -1,0 +1,70 @@
+"""A log of our own for tests that use the real topics: a stack in its own folder, fed by the simulator, driven in this process."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from domain.log import Position
+from infra.composition import Composition
+from infra.log_setup import prepare_log
+from infra.simulator.delivery import commands
+from infra.simulator.generator import SimulatorOptions, simulate
+from infra.stack import Stack
+from projections.runner import Runner
+from projections.verify import Proof
+from schema_registry.contracts import COMMANDS
+from tests.conftest import bare_settings
+
+
+@dataclass
+class OwnLog:
+    """A stack whose log holds what a test put there."""
+
+    stack: Stack
+    composition: Composition
+
+    def simulate(self, count: int, seed: int) -> None:
+        """Send simulated transactions and let the handler record them."""
+        for chunk in commands(simulate(SimulatorOptions(count=count, seed=seed)), self.composition.clients.catalog):
+            self.composition.producer.send(COMMANDS, chunk.keys, chunk.values)
+        self.composition.producer.flush()
+        self.drive("command-handler")
+
+    def drive(self, name: str) -> None:
+        """Run a worker in this process until it has reached the head as it is now."""
+        worker = self.composition.worker(name)
+        Runner(worker.source, worker.work, worker.policy).run(Event(), until=self.ends(worker.work.topics))
+
+    def ends(self, topics: Sequence[str]) -> Position:
+        """The head of the log."""
+        return self.composition.log.ends(topics)
+
+    def fresh(self) -> Composition:
+        """A composition that has read nothing yet, as another process has."""
+        return Composition(self.stack.settings())
+
+    def verify(self, store: Any) -> Proof:
+        """Prove a store equal to the log."""
+        return self.composition.verifier().projection(store)
+
+
+@contextmanager
+def own_log(parts: Sequence[str]) -> Iterator[OwnLog]:
+    """Start these servers in a folder that is removed at the end; topics and contracts are there."""
+    folder = Path(tempfile.mkdtemp(prefix="tidemark-own-"))
+    stack = Stack.of(bare_settings(folder, "own"))
+    try:
+        stack.up(parts, is_tethered=True)
+        composition = Composition(stack.settings())
+        prepare_log(composition)
+        yield OwnLog(stack, composition)
+    finally:
+        stack.down()
+        shutil.rmtree(folder, ignore_errors=True)
