@@ -19,6 +19,7 @@ from infra.demo_steps import StepList
 from infra.deployment import deploy_model
 from infra.ingest import IngestProgress, ingest_file, ingest_labels
 from infra.latency import measure
+from infra.log_setup import prepare_log
 from infra.pseudonym_key import pseudonym_key
 from infra.report.memory import MemorySampler
 from infra.report.model import Memory
@@ -27,7 +28,7 @@ from infra.sources.reading import read, read_in_time_order
 from infra.stack import Stack
 from infra.training import train_model
 from projections.verify import Proof
-from schema_registry.contracts import CASE_EVENTS, COMMANDS, PARTITIONS, SCORE_EVENTS, TRANSACTION_EVENTS
+from schema_registry.contracts import CASE_EVENTS, COMMANDS, SCORE_EVENTS, TRANSACTION_EVENTS
 
 STORES = ("archive", "warehouse", "graph")
 SCORING = ("scorer", "alerts", "notifier")
@@ -132,10 +133,7 @@ class Demo:
         return {}
 
     def _log(self) -> dict[str, Any]:
-        created = self.composition.clients.admin.create(PARTITIONS)
-        catalog = self.composition.clients.registry.establish()
-        self.composition.clients.catalog = catalog
-        self.composition.archive().prepare()
+        created = prepare_log(self.composition)
         self._start("command-handler")
         return {"topics_created": created}
 

@@ -97,15 +97,11 @@ def registry(composition: Composition) -> str:
     answer = httpx.get(f"{settings.url.rstrip('/')}/config", auth=auth, timeout=HTTP_TIMEOUT_S, trust_env=False)
     mode = answer.raise_for_status().json().get("compatibilityLevel")
     if mode not in (COMPATIBILITY, None, "NONE"):
-        raise Unwell(
-            f"compatibility is {mode}, expected {COMPATIBILITY}", f"set the global compatibility to {COMPATIBILITY}"
-        )
+        raise Unwell(f"compatibility is {mode}, expected {COMPATIBILITY}", f"set the global compatibility to {COMPATIBILITY}")
     if not composition.clients.registry.versions(contracts()["TransactionRecorded"].subject):
         return "answers; no contract is registered yet (the first command that starts the log registers them)"
     if mode != COMPATIBILITY:
-        raise Unwell(
-            f"compatibility is {mode}, expected {COMPATIBILITY}", f"set the global compatibility to {COMPATIBILITY}"
-        )
+        raise Unwell(f"compatibility is {mode}, expected {COMPATIBILITY}", f"set the global compatibility to {COMPATIBILITY}")
     composition.clients.registry.catalog()
     return f"answers; {COMPATIBILITY}; all {len(contracts())} contracts equal this code's"
 
@@ -150,9 +146,7 @@ def postgres(composition: Composition) -> str:
     try:
         with psycopg.connect(composition.warehouse_dsn, connect_timeout=int(CONNECT_TIMEOUT_S)) as connection:
             connection.execute("CREATE TEMPORARY TABLE tidemark_doctor (value integer)")
-            row = connection.execute(
-                "SELECT version(), has_database_privilege(current_database(), 'CREATE'), current_user"
-            ).fetchone()
+            row = connection.execute("SELECT version(), has_database_privilege(current_database(), 'CREATE'), current_user").fetchone()
             connection.rollback()
     except psycopg.Error as error:
         raise Unwell(_sentence(error), "check the address, user and password of TIDEMARK_WAREHOUSE__DSN") from error
@@ -176,9 +170,7 @@ def neo4j(composition: Composition) -> str:
     _reach(settings.uri.partition("://")[2].partition("/")[0], 7687)
     driver = composition.clients.neo4j
     try:
-        found, _, _ = driver.execute_query(
-            "CALL dbms.components() YIELD versions, edition RETURN versions[0] AS version, edition"
-        )
+        found, _, _ = driver.execute_query("CALL dbms.components() YIELD versions, edition RETURN versions[0] AS version, edition")
         indexes, _, _ = driver.execute_query("SHOW INDEXES YIELD name, state", database_=settings.database)
     except AuthError as error:
         raise Unwell("the login is refused", "check TIDEMARK_NEO4J__USER and TIDEMARK_NEO4J__PASSWORD") from error
@@ -222,9 +214,7 @@ def endpoint(composition: Composition) -> str:
     try:
         httpx.get(f"{url.rstrip('/')}/ping", timeout=HTTP_TIMEOUT_S, trust_env=False).raise_for_status()
     except httpx.HTTPError as error:
-        raise Unwell(
-            f"{url} does not answer: {_sentence(error)}", "run `tidemark deploy`; its log is endpoint.log"
-        ) from error
+        raise Unwell(f"{url} does not answer: {_sentence(error)}", "run `tidemark deploy`; its log is endpoint.log") from error
     return f"answers at {url} for {deployed.model_version}"
 
 

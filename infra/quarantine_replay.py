@@ -120,9 +120,7 @@ def _apply(composition: Composition, sink: Projection, entry: QuarantineEntry) -
     if rejections:
         return f"{rejections[0].reason}: {rejections[0].message}"
     if sink.name == GRAPH and (newer := _newer(composition, events, entry)) is not None:
-        return (
-            f"{newer} is newer and stands in the graph: run `tidemark rebuild graph`, which applies both in their order"
-        )
+        return f"{newer} is newer and stands in the graph: run `tidemark rebuild graph`, which applies both in their order"
     place = (f"replay/{record.topic}/{record.partition}/{record.offset}", 0)
     try:
         sink.load_position()  # makes what is missing

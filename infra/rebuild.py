@@ -165,16 +165,12 @@ def rebuild(
                     raise RebuildRefused(
                         f"{name}: generation {notes.generation} does not equal the log, so it stays aside: {result.proof.problems[0]}"
                     )
-                notes.position = {
-                    f"{topic}/{partition}": offset for (topic, partition), offset in store.load_position().items()
-                }
+                notes.position = {f"{topic}/{partition}": offset for (topic, partition), offset in store.load_position().items()}
             notes.write("verified")
         progress("swap", 0, 1)
         if target.live() != notes.generation:
             target.before_event(notes.generation)
-        events, result.quarantined, result.released = _events(
-            composition, target.projection, name, notes, aside, codec, actor
-        )
+        events, result.quarantined, result.released = _events(composition, target.projection, name, notes, aside, codec, actor)
         KafkaTransactions(
             composition.clients.kafka,
             f"tidemark-rebuild-{name}",
@@ -198,11 +194,7 @@ def _build(composition: Composition, store: Any, aside: SetAside, progress: Prog
     for _ in range(CATCH_UP_ATTEMPTS):
         ends = log.ends(store.topics)
         work: Work = RawWork(store) if store.name == "archive" else SinkWork(store, catalog, aside)
-        policy = (
-            FlushPolicy(100_000, 2.0)
-            if store.name == "archive"
-            else FlushPolicy(20_000 if store.name != "warehouse" else 50_000, 1.0)
-        )
+        policy = FlushPolicy(100_000, 2.0) if store.name == "archive" else FlushPolicy(20_000 if store.name != "warehouse" else 50_000, 1.0)
         before = store.load_position()
         total = sum(max(0, end - before.get(tp, 0)) for tp, end in ends.items())
         done = 0
@@ -221,16 +213,12 @@ def _build(composition: Composition, store: Any, aside: SetAside, progress: Prog
         if hasattr(store, "refresh"):
             store.refresh()
         progress("verify", 0, 1)
-        verifier = Verifier(
-            lambda topics, start, end: log.read(topics, start, end), log.ends, frozenset(aside.records), catalog
-        )
+        verifier = Verifier(lambda topics, start, end: log.read(topics, start, end), log.ends, frozenset(aside.records), catalog)
         proof = verifier.archive(store) if store.name == "archive" else verifier.projection(store)
         progress("verify", 1, 1)
         if proof.is_ok or not proof.lag_records:
             return read, proof
-    raise RebuildRefused(
-        f"the log grew during {CATCH_UP_ATTEMPTS} attempts to reach its head: pause what writes to it, then run it again"
-    )
+    raise RebuildRefused(f"the log grew during {CATCH_UP_ATTEMPTS} attempts to reach its head: pause what writes to it, then run it again")
 
 
 def _events(
@@ -277,9 +265,7 @@ def _stopped_worker(stack: Stack, name: str) -> Iterator[WorkerSpec | None]:
     try:
         yield spec
     finally:
-        stack.start_worker(
-            name, spec.argv, spec.env, depends_on=spec.depends_on, restarts_after_success=spec.restarts_after_success
-        )
+        stack.start_worker(name, spec.argv, spec.env, depends_on=spec.depends_on, restarts_after_success=spec.restarts_after_success)
 
 
 __all__ = ["Progress", "RebuildRefused", "RebuildResult", "SetAside", "Target", "rebuild"]

@@ -67,7 +67,7 @@ class ArchiveTarget(Target):
     @contextmanager
     def building(self, generation: int) -> Iterator[Any]:
         archive = self._composition.archive(generation)
-        archive.prepare()
+        archive.prepare(self._composition.clients.catalog.schemas())
         yield archive
 
     def describe(self, generation: int) -> str:
@@ -124,9 +124,7 @@ class GraphTarget(Target):
                 " which fills it from the earliest event",
             )
         self._composition, self._stack = composition, stack
-        self._staging = Stack(
-            stack.state.folder / "rebuild" / STAGING, composition.settings.model_copy(update={"neo4j": Neo4jSettings()})
-        )
+        self._staging = Stack(stack.state.folder / "rebuild" / STAGING, composition.settings.model_copy(update={"neo4j": Neo4jSettings()}))
 
     def live(self) -> int:
         return neo4j_part.current_generation(self._stack.state)

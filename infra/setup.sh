@@ -91,7 +91,7 @@ if [[ -n "${JAVA_HOME:-}" ]] || command -v java > /dev/null; then
 fi
 show_progress &
 progress=$!
-trap 'kill $packages $jars $progress 2> /dev/null || true' EXIT
+trap 'kill $packages $jars $progress ${warm_up:-} 2> /dev/null || true' EXIT
 
 wait "$packages" || { tail -15 "$PACKAGES_LOG" >&2; stop "the Python packages could not be installed; run it again to go on"; }
 if [[ -z "$jars" ]]; then
@@ -103,8 +103,12 @@ if [[ -z "$jars" ]]; then
 fi
 "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --no-deps -e . > "$PACKAGES_LOG" 2>&1 \
     || { tail -15 "$PACKAGES_LOG" >&2; stop "Tidemark itself could not be installed"; }
+"$VENV/bin/python" -m infra.warm_up > "$VENV/share/tidemark/warm_up.log" 2>&1 &
+warm_up=$!
 # The wheel's Java comes without its archive of ready classes; with it each server starts a second sooner.
 "$(packages_java_home)/bin/java" -Xshare:dump > /dev/null 2>&1 || true
+say "Compiling the hot loops, once"
+wait "$warm_up" || { tail -15 "$VENV/share/tidemark/warm_up.log" >&2; stop "the hot loops could not be compiled"; }
 wait "$jars" || { tail -15 "$JARS_LOG" >&2; stop "the servers could not be downloaded; run it again to go on"; }
 
 trap - EXIT

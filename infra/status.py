@@ -150,17 +150,11 @@ def servers(stack: Stack, settings: Settings, statuses: dict[str, PartStatus]) -
         if status is None:
             found.append(ServerReport(name, "stopped", False, None, 0, address, None))
         else:
-            found.append(
-                ServerReport(name, status.state, status.is_ready, status.pid, status.restarts, address, status.detail)
-            )
+            found.append(ServerReport(name, status.state, status.is_ready, status.pid, status.restarts, address, status.detail))
     endpoint = statuses.get(ENDPOINT)
     if endpoint is not None:
         address = settings.endpoint.url or ""
-        found.append(
-            ServerReport(
-                ENDPOINT, endpoint.state, endpoint.is_ready, endpoint.pid, endpoint.restarts, address, endpoint.detail
-            )
-        )
+        found.append(ServerReport(ENDPOINT, endpoint.state, endpoint.is_ready, endpoint.pid, endpoint.restarts, address, endpoint.detail))
     return found
 
 
@@ -169,9 +163,7 @@ def _worker(name: str, status: PartStatus | None, told: dict[str, Any]) -> Worke
     is_recent = time.time() - float(told.get("written_at", 0)) < RATE_WINDOW_S
     error = told.get("last_error")
     if status is None:
-        return WorkerReport(
-            name, "stopped" if told.get("state") in ("stopped", "failed") else "unknown", last_error=error
-        )
+        return WorkerReport(name, "stopped" if told.get("state") in ("stopped", "failed") else "unknown", last_error=error)
     if error is None and not status.is_ready:
         error = status.detail or status.last_exit
     rate = float(told.get("records_per_s", 0.0)) if is_recent else 0.0
@@ -269,8 +261,4 @@ def _without_password(settings: Settings) -> str:
 
 
 def _plain(position: Position | None) -> dict[str, int] | None:
-    return (
-        None
-        if position is None
-        else {f"{topic}/{partition}": offset for (topic, partition), offset in sorted(position.items())}
-    )
+    return None if position is None else {f"{topic}/{partition}": offset for (topic, partition), offset in sorted(position.items())}

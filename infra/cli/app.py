@@ -12,9 +12,7 @@ from rich.markup import escape
 from infra.cli import exits, output
 from infra.cli.context import chosen
 
-EPILOG = "  ".join(
-    ["[bold]Exit status[/]", *(f"[cyan]{status}[/] {meaning}." for status, meaning in exits.MEANINGS.items())]
-)
+EPILOG = "  ".join(["[bold]Exit status[/]", *(f"[cyan]{status}[/] {meaning}." for status, meaning in exits.MEANINGS.items())])
 # How `tidemark --help` groups the commands.
 START, DATA, PROOF, MODEL, CASES = (
     "Start and stop",
@@ -54,9 +52,7 @@ def group(name: str, help_: str, panel: str) -> typer.Typer:
 Command = TypeVar("Command", bound=Callable[..., int | None])
 
 
-def command(
-    name: str, *, of: typer.Typer = app, panel: str | None = None, examples: Sequence[str]
-) -> Callable[[Command], Command]:
+def command(name: str, *, of: typer.Typer = app, panel: str | None = None, examples: Sequence[str]) -> Callable[[Command], Command]:
     """Declare a command. It returns its exit status (none is 0); its errors become one sentence.
 
     Args:
@@ -94,9 +90,7 @@ def guard(work: Callable[[], int | None]) -> int:
         if exits.is_expected(error):
             output.fail(error)
             return exits.status_of(error)
-        output.fail(
-            f"Unexpected {type(error).__name__}: {error}. `tidemark --debug` before the command shows where; please report it."
-        )
+        output.fail(f"Unexpected {type(error).__name__}: {error}. `tidemark --debug` before the command shows where; please report it.")
         return exits.FAILED
 
 

@@ -22,9 +22,7 @@ alerts = group("alerts", "List alerts and work on their cases.", CASES)
 
 Case = Annotated[
     str,
-    typer.Argument(
-        help="Case of an alert, as `tidemark alerts list` shows it; its beginning is enough where only one begins so."
-    ),
+    typer.Argument(help="Case of an alert, as `tidemark alerts list` shows it; its beginning is enough where only one begins so."),
 ]
 Wallet = Annotated[str, typer.Argument(help="Wallet, <network>:<address>.")]
 Actor = Annotated[str | None, typer.Option(help="Who decides; by default the user of this machine.")]
@@ -48,11 +46,7 @@ def list_alerts(
 ) -> int:
     """List alerts, the strongest first."""
     composition = Context().need("kafka", "registry")
-    found = [
-        case
-        for case in composition.log.cases()
-        if status in (None, case["status"]) and wallet in (None, case["wallet_id"])
-    ]
+    found = [case for case in composition.log.cases() if status in (None, case["status"]) and wallet in (None, case["wallet_id"])]
     found.sort(key=lambda case: (-case["score"], case["case_id"]))
     if json:
         output.print_json(found[:limit])
@@ -76,9 +70,7 @@ def list_alerts(
         )
         for c in found[:limit]
     ]
-    output.print_table(
-        "", ("case", "score", "status", "verdict", "tx", "reason", "wallet"), rows, right=("score", "tx")
-    )
+    output.print_table("", ("case", "score", "status", "verdict", "tx", "reason", "wallet"), rows, right=("score", "tx"))
     if len(found) > limit:
         output.say(f"[dim]{len(found) - limit} more: --limit {len(found)}[/]")
     return exits.OK
@@ -134,9 +126,7 @@ def verdict(
     """Reach a verdict."""
     from domain.commands import ReachVerdict
 
-    return _decide(
-        case, json, lambda case_id: ReachVerdict(case_id, verdict.value, reason, actor or user(), datetime.now(UTC))
-    )
+    return _decide(case, json, lambda case_id: ReachVerdict(case_id, verdict.value, reason, actor or user(), datetime.now(UTC)))
 
 
 @command("close", of=alerts, examples=['tidemark alerts close 4f6c --reason "reported"'])
@@ -179,9 +169,7 @@ def case_of(cases: list[dict[str, Any]], given: str) -> dict[str, Any]:
     """
     from domain.errors import CommandRefused
 
-    found = [case for case in cases if case["case_id"] == given] or [
-        case for case in cases if case["case_id"].startswith(given)
-    ]
+    found = [case for case in cases if case["case_id"] == given] or [case for case in cases if case["case_id"].startswith(given)]
     if len(found) == 1:
         return found[0]
     if found:

@@ -81,9 +81,7 @@ class Context:
         local = set(self.stack.local_parts())
         wanted = [part for part in parts if part in local]
         if wanted and not self.stack.is_up():
-            raise PartDown(
-                wanted[0], f"the local stack {self.given.stack!r} is not running: start it with `tidemark up`"
-            )
+            raise PartDown(wanted[0], f"the local stack {self.given.stack!r} is not running: start it with `tidemark up`")
         self.stack.require(*wanted)
         return self.composition
 

@@ -43,23 +43,17 @@ class Target(StrEnum):
     ],
 )
 def ingest(
-    file: Annotated[
-        str, typer.Argument(help="CSV, CSV.gz, Parquet or JSON lines; `-` reads standard input until it ends.")
-    ],
+    file: Annotated[str, typer.Argument(help="CSV, CSV.gz, Parquet or JSON lines; `-` reads standard input until it ends.")],
     mapping: Annotated[
         str | None,
         typer.Option(help="A shipped mapping's name or a YAML file; by default the one that fits the header."),
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="File of wallet labels to ingest after it.")] = None,
-    known_at: Annotated[
-        datetime | None, typer.Option(help="When the labels became known (UTC); by default now.")
-    ] = None,
+    known_at: Annotated[datetime | None, typer.Option(help="When the labels became known (UTC); by default now.")] = None,
     ingest_id: Annotated[str | None, typer.Option(help="Name of this run in each transaction's origin.")] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Show what the first rows would become and count what would be refused; send nothing."
-        ),
+        typer.Option("--dry-run", help="Show what the first rows would become and count what would be refused; send nothing."),
     ] = False,
     rows: Annotated[int, typer.Option(min=1, help="Accepted rows that a dry run shows.")] = 5,
     suggest: Annotated[bool, typer.Option("--suggest", help="Draft a mapping from the header; send nothing.")] = False,
@@ -104,9 +98,7 @@ def ingest(
         if result.label_commands:
             output.result(f"{output.count(result.label_commands)} labels sent")
         for reason, number in result.refused.items():
-            output.result(
-                f"[yellow]{output.count(number)} rows refused: {output.safe(reason)}[/] (`tidemark quarantine list`)"
-            )
+            output.result(f"[yellow]{output.count(number)} rows refused: {output.safe(reason)}[/] (`tidemark quarantine list`)")
         if "command-handler" not in context.stack.status():
             output.result(
                 "No command handler runs here: the commands wait until `tidemark run command-handler` (or `tidemark up --workers`)."
@@ -199,19 +191,11 @@ def _counted(reasons: Any) -> dict[str, int]:
 def simulate(
     to: Annotated[Target, typer.Option(help="kafka sends commands, file writes --out.")] = Target.file,
     count: Annotated[int, typer.Option(min=100, help="Transactions.")] = 60_000,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Commands a second to Kafka; by default as fast as it takes them.")
-    ] = None,
-    fraud_share: Annotated[
-        float, typer.Option(min=0.0, max=0.4, help="Share of the transactions that belong to illicit schemes.")
-    ] = 0.08,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Commands a second to Kafka; by default as fast as it takes them.")] = None,
+    fraud_share: Annotated[float, typer.Option(min=0.0, max=0.4, help="Share of the transactions that belong to illicit schemes.")] = 0.08,
     seed: Annotated[int, typer.Option(help="The same seed and options give the same stream, bit by bit.")] = 7,
-    out: Annotated[
-        Path | None, typer.Option(help="File to write: .parquet, .csv, .csv.gz, .jsonl or .jsonl.gz.")
-    ] = None,
-    truth: Annotated[
-        Path | None, typer.Option(help="File for the labels; the schemes go beside it as .schemes.jsonl.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write: .parquet, .csv, .csv.gz, .jsonl or .jsonl.gz.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="File for the labels; the schemes go beside it as .schemes.jsonl.")] = None,
     json: Json = False,
 ) -> int:
     """Make a stream of transactions with planted schemes and benign look-alikes; the truth goes to files of its own."""

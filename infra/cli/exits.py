@@ -44,7 +44,5 @@ def status_of(error: BaseException) -> int:
         return USAGE
     if isinstance(error, NotReady):
         return NOT_READY
-    is_down = isinstance(error, (PartDown, StoreUnavailable, GraphUnavailable, LogError)) and not isinstance(
-        error, Fenced
-    )
+    is_down = isinstance(error, (PartDown, StoreUnavailable, GraphUnavailable, LogError)) and not isinstance(error, Fenced)
     return DOWN if is_down else FAILED

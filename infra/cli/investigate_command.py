@@ -33,13 +33,9 @@ def investigate(
     query: Annotated[str | None, typer.Option(help="Question to ask; --list shows them.")] = None,
     to: Annotated[str | None, typer.Option(help="Wallet at the other end, for follow-the-money.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows at most.")] = None,
-    hub_degree: Annotated[
-        int | None, typer.Option(min=2, help="From this many transactions on a wallet is not walked through.")
-    ] = None,
+    hub_degree: Annotated[int | None, typer.Option(min=2, help="From this many transactions on a wallet is not walked through.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the questions.")] = False,
-    login: Annotated[
-        bool, typer.Option("--login", help="Show Neo4j's address and user, and where the password is.")
-    ] = False,
+    login: Annotated[bool, typer.Option("--login", help="Show Neo4j's address and user, and where the password is.")] = False,
     show_password: Annotated[bool, typer.Option("--show-password", help="Show the password too.")] = False,
     json: Json = False,
 ) -> int:
@@ -64,9 +60,7 @@ def _ask(context: Context, subject: str, query: str | None, options: dict[str, A
     composition = context.need("neo4j", *(() if is_wallet else ("kafka", "registry")))
     given = {key: value for key, value in options.items() if value is not None}
     if "case_id" in asked.parameters:
-        case = (
-            case_of(context.need("kafka", "registry").log.cases(), subject) if not is_wallet else {"case_id": subject}
-        )
+        case = case_of(context.need("kafka", "registry").log.cases(), subject) if not is_wallet else {"case_id": subject}
         given["case_id"] = case["case_id"]
     elif asked.parameters.keys() & {"wallet_id", "source_wallet_id"}:
         wallet = subject if is_wallet else case_of(composition.log.cases(), subject)["wallet_id"]
@@ -108,9 +102,7 @@ def _drawn(rows: list[dict[str, Any]]) -> None:
                 caption = str(relation.get("caption") or "")
                 key = (ends[index], str(relation["type"]), ends[index + 1], caption)
                 lines[key] = (ends[index], relation["type"], ends[index + 1], caption, relation.get("transactions", ""))
-    output.print_table(
-        "", ("one end", "is", "other end", "amount", "transactions"), list(lines.values()), right=("transactions",)
-    )
+    output.print_table("", ("one end", "is", "other end", "amount", "transactions"), list(lines.values()), right=("transactions",))
 
 
 def _short(value: Any) -> str:
@@ -123,16 +115,11 @@ def _short(value: Any) -> str:
 def _list(is_json: bool) -> int:
     from graph.investigation import INVESTIGATIONS
 
-    found = [
-        {"name": q.name, "doc": q.doc, "takes": list(q.parameters), "is_drawn": q.is_drawn}
-        for q in INVESTIGATIONS.values()
-    ]
+    found = [{"name": q.name, "doc": q.doc, "takes": list(q.parameters), "is_drawn": q.is_drawn} for q in INVESTIGATIONS.values()]
     if is_json:
         output.print_json(found)
     else:
-        output.print_table(
-            "", ("query", "answers", "takes"), [(q["name"], q["doc"], ", ".join(q["takes"])) for q in found]
-        )  # type: ignore[arg-type]
+        output.print_table("", ("query", "answers", "takes"), [(q["name"], q["doc"], ", ".join(q["takes"])) for q in found])  # type: ignore[arg-type]
     return exits.OK
 
 

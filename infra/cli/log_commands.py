@@ -20,9 +20,7 @@ STORES = ("log", "archive", "warehouse", "graph")
 SERVER = {"log": "kafka", "archive": "s3", "warehouse": "postgres", "graph": "neo4j"}
 
 
-@command(
-    "verify", panel=PROOF, examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"]
-)
+@command("verify", panel=PROOF, examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"])
 def verify(
     stores: Annotated[list[str] | None, typer.Argument(help="log, archive, warehouse, graph; by default all.")] = None,
     json: Json = False,
@@ -120,8 +118,6 @@ def rebuild(name: Annotated[Rebuildable, typer.Argument(help="Read model to buil
     if result.released:
         output.result(f"{output.count(result.released)} quarantined records were taken this time.")
     if result.quarantined:
-        output.result(
-            f"[yellow]{output.count(result.quarantined)} records are in quarantine[/] (`tidemark quarantine list`)"
-        )
+        output.result(f"[yellow]{output.count(result.quarantined)} records are in quarantine[/] (`tidemark quarantine list`)")
     output.result(f"Generation {result.replaced} is kept: {output.safe(result.old)}")
     return exits.OK

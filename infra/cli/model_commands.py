@@ -21,9 +21,7 @@ SHOWN = (
 
 
 @command("train", panel=MODEL, examples=["tidemark train", "tidemark train --seed 3 --json"])
-def train(
-    seed: Annotated[int, typer.Option(help="Seed of the network and of the head.")] = 7, json: Json = False
-) -> int:
+def train(seed: Annotated[int, typer.Option(help="Seed of the network and of the head.")] = 7, json: Json = False) -> int:
     """Train the graph network on what the log holds and the labels known now; the package goes to S3, its events to the log."""
     from infra.training import train_model
 
@@ -45,9 +43,7 @@ def train(
     output.result(
         f"[green]Trained {output.safe(result.model_version)}[/] in {output.duration(result.seconds)}, on {output.count(result.trained_to_seq)} transactions"
     )
-    output.print_fields(
-        {"package": result.package_uri, "sha256": result.package_sha256, "embeddings": output.count(result.embeddings)}
-    )
+    output.print_fields({"package": result.package_uri, "sha256": result.package_sha256, "embeddings": output.count(result.embeddings)})
     output.result("Serve it with `tidemark deploy`.")
     return exits.OK
 
@@ -103,9 +99,7 @@ def score(
         columns = ("seq", "score", "its part", "k", "wallet's score", "transaction")
         output.print_table("", columns, [_line(row, wallet or "") for row in rows], right=columns[:2])
     if not rows:
-        output.fail(
-            f"no score was recorded of {tx_id or wallet}: is it recorded, and has the scorer reached it (`tidemark status`)?"
-        )
+        output.fail(f"no score was recorded of {tx_id or wallet}: is it recorded, and has the scorer reached it (`tidemark status`)?")
         return exits.FAILED
     return exits.OK
 
@@ -132,9 +126,7 @@ def recorded_scores(composition: Composition, tx_id: str | None, wallet: str | N
         if tx_id is not None:
             wanted = pc.equal(table["tx_id"], tx_id)
         else:
-            sides = [
-                pc.fill_null(pc.equal(table[name], wallet), False) for name in ("source_wallet_id", "target_wallet_id")
-            ]
+            sides = [pc.fill_null(pc.equal(table[name], wallet), False) for name in ("source_wallet_id", "target_wallet_id")]
             wanted = pc.or_(*sides)
         found.append(table.filter(wanted).select(list(SHOWN)))
     rows: list[dict[str, Any]] = pa.concat_tables(found).sort_by("tx_seq").to_pylist() if found else []

@@ -53,9 +53,7 @@ class Track:
         self._seen.append((self._monotonic(), 0))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
 
     def update(self, done: int, total: int | None = None, *, what: str | None = None, lag: int | None = None) -> None:
@@ -80,9 +78,7 @@ class Track:
     def line(self, done: int, total: int | None, lag: int | None = None) -> str:
         """What is known now, in words."""
         parts = [
-            f"{output.count(done)} of {output.count(total)} {self._unit}"
-            if total is not None
-            else f"{output.count(done)} {self._unit}"
+            f"{output.count(done)} of {output.count(total)} {self._unit}" if total is not None else f"{output.count(done)} {self._unit}"
         ]
         (first_at, first), (last_at, last) = self._seen[0], self._seen[-1]
         seconds = last_at - first_at

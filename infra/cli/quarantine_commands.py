@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 quarantine = group("quarantine", "Look at records that could not be applied, and give them back.", PROOF)
 
-Place = Annotated[
-    str, typer.Argument(help="Where the record stands, as the list shows it: <topic>/<partition>/<offset>.")
-]
+Place = Annotated[str, typer.Argument(help="Where the record stands, as the list shows it: <topic>/<partition>/<offset>.")]
 Projection = Annotated[str | None, typer.Option(help="Only what this reader set aside.")]
 PREVIEW_BYTES = 64
 
@@ -69,9 +67,7 @@ def show_entry(
 
     found = [entry for entry in _entries(Context(), projection) if place_of(entry) == place]
     if not found:
-        raise CommandRefused(
-            "unknown_entry", f"nothing open in quarantine at {place[:80]!r}: `tidemark quarantine list` shows what is"
-        )
+        raise CommandRefused("unknown_entry", f"nothing open in quarantine at {place[:80]!r}: `tidemark quarantine list` shows what is")
     if json:
         output.print_json([masked(entry, full) for entry in found])
         return exits.OK
@@ -80,9 +76,7 @@ def show_entry(
         output.print_fields({name: value for name, value in facts.items() if name not in ("payload_hex", "is_whole")})
         for name, value in entry.record.headers:
             output.print_fields({f"header {name}": (value or b"").hex()})
-        output.console.print(
-            output.plain_lines(preview(entry.record.value, None if full else PREVIEW_BYTES)), markup=False
-        )
+        output.console.print(output.plain_lines(preview(entry.record.value, None if full else PREVIEW_BYTES)), markup=False)
     if not full and any(len(entry.record.value or b"") > PREVIEW_BYTES for entry in found):
         output.say("[dim]--full shows the rest; it may hold personal data.[/]")
     return exits.OK
@@ -98,9 +92,7 @@ def show_entry(
     ],
 )
 def replay_entries(
-    place: Annotated[
-        str | None, typer.Argument(help="One record, <topic>/<partition>/<offset>; by default every open one.")
-    ] = None,
+    place: Annotated[str | None, typer.Argument(help="One record, <topic>/<partition>/<offset>; by default every open one.")] = None,
     projection: Projection = None,
     json: Json = False,
 ) -> int:
@@ -120,16 +112,12 @@ def replay_entries(
         if not json:
             mark = "[green]applied[/]" if replayed.is_applied else "[yellow]stays  [/]"
             why = "" if replayed.is_applied else f": {output.safe(replayed.outcome)}"
-            output.result(
-                f"{mark}  {output.safe(replayed.entry.projection)}  {output.safe(place_of(replayed.entry))}{why}"
-            )
+            output.result(f"{mark}  {output.safe(replayed.entry.projection)}  {output.safe(place_of(replayed.entry))}{why}")
 
     found = replay(composition, entries, user(), tell)
     applied = sum(replayed.is_applied for replayed in found)
     if json:
-        output.print_json(
-            {"applied": applied, "stay": len(found) - applied, "entries": [replayed.as_json() for replayed in found]}
-        )
+        output.print_json({"applied": applied, "stay": len(found) - applied, "entries": [replayed.as_json() for replayed in found]})
     elif not found:
         output.result("Quarantine is empty.")
     elif any(replayed.is_applied and replayed.entry.projection == COMMAND_HANDLER for replayed in found):

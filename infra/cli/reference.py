@@ -67,12 +67,7 @@ def leaves() -> Iterator[tuple[str, Any]]:
 
 def options_of(command: Any) -> list[str]:
     """The long options of a command."""
-    return [
-        option
-        for parameter in command.params
-        for option in parameter.opts
-        if option.startswith("--") and option not in _OF_TYPER
-    ]
+    return [option for parameter in command.params for option in parameter.opts if option.startswith("--") and option not in _OF_TYPER]
 
 
 def examples(command: Any) -> list[str]:

@@ -30,9 +30,7 @@ class Dialect(StrEnum):
 
 @command("list", of=schemas, examples=["tidemark schemas list", "tidemark schemas list --registry"])
 def list_schemas(
-    registry: Annotated[
-        bool, typer.Option("--registry", help="Ask the registry too how many versions it holds.")
-    ] = False,
+    registry: Annotated[bool, typer.Option("--registry", help="Ask the registry too how many versions it holds.")] = False,
     json: Json = False,
 ) -> int:
     """List every contract: topic, versions, fields, and how many of them tell of people."""
@@ -42,9 +40,7 @@ def list_schemas(
     if registry:
         client = Context().need("registry").clients.registry
         held = {name: len(client.versions(contract.subject)) for name, contract in contracts().items()}
-    found = [
-        _summary(contract) | ({"registered": held[name]} if registry else {}) for name, contract in contracts().items()
-    ]
+    found = [_summary(contract) | ({"registered": held[name]} if registry else {}) for name, contract in contracts().items()]
     if json:
         output.print_json(found)
         return exits.OK
@@ -77,14 +73,9 @@ def show_schema(
     if json:
         output.print_json(schema)
         return exits.OK
-    output.result(
-        f"[bold]{output.safe(name)}[/] version {version} of {len(contract.schemas)}, topic {output.safe(contract.topic)}"
-    )
+    output.result(f"[bold]{output.safe(name)}[/] version {version} of {len(contract.schemas)}, topic {output.safe(contract.topic)}")
     output.result(output.safe(schema.get("doc", "")))
-    rows = [
-        (field.path, field.type, field.unit or "", "" if field.pii == "none" else field.pii, field.doc)
-        for field in fields(schema)
-    ]
+    rows = [(field.path, field.type, field.unit or "", "" if field.pii == "none" else field.pii, field.doc) for field in fields(schema)]
     output.print_table("", ("field", "type", "unit", "pii", "meaning"), rows)
     return exits.OK
 
@@ -94,9 +85,7 @@ def show_schema(
     of=schemas,
     examples=["tidemark schemas check TransactionRecorded.v2.avsc", "tidemark schemas check draft.avsc --json"],
 )
-def check_schema(
-    file: Annotated[Path, typer.Argument(help="A new version of a contract, as Avro JSON.")], json: Json = False
-) -> int:
+def check_schema(file: Annotated[Path, typer.Argument(help="A new version of a contract, as Avro JSON.")], json: Json = False) -> int:
     """Check a new schema against the whole history of its contract: every version must read every other."""
     from schema_registry.compatibility import check
     from schema_registry.errors import IncompatibleSchema
@@ -124,12 +113,8 @@ def check_schema(
         for problem in problems:
             output.result(f"[red]{output.safe(problem)}[/]")
     else:
-        said = (
-            "is a version of this contract already" if is_known else f"may become version {len(contract.schemas) + 1}"
-        )
-        output.result(
-            f"[green]{output.safe(contract.name)}[/]: {output.safe(file)} {said}; every version can read every other."
-        )
+        said = "is a version of this contract already" if is_known else f"may become version {len(contract.schemas) + 1}"
+        output.result(f"[green]{output.safe(contract.name)}[/]: {output.safe(file)} {said}; every version can read every other.")
     return exits.FAILED if problems else exits.OK
 
 

@@ -48,9 +48,7 @@ def demo(
         Path | None,
         typer.Option(help="File of transactions; by default the labelled Ethereum file, else the simulator's stream."),
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="File of labels; without labels the demo ends after verification.")
-    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="File of labels; without labels the demo ends after verification.")] = None,
     mapping: Annotated[str | None, typer.Option(help="Mapping of the file: a shipped name or a YAML file.")] = None,
     size: Annotated[Size | None, typer.Option(help="small: 5,000 rows around the cut; full: the whole file.")] = None,
     span: Annotated[Span | None, typer.Option(help="Span of wallets that is judged.")] = None,
@@ -104,9 +102,7 @@ def _remove_demo(settings: Any) -> None:
     ],
 )
 def up(
-    parts: Annotated[
-        list[str] | None, typer.Argument(help="Servers to start; by default all that the settings do not give.")
-    ] = None,
+    parts: Annotated[list[str] | None, typer.Argument(help="Servers to start; by default all that the settings do not give.")] = None,
     workers: Annotated[bool, typer.Option("--workers", help="Keep the workers running too.")] = False,
 ) -> int:
     """Start the local servers, wait until each answers by its protocol, and make topics and contracts where they are missing."""
@@ -124,9 +120,7 @@ def up(
         output.say(f"[dim]  workers: {', '.join(running)}[/]")
     output.result(f"[green]The stack {output.safe(context.given.stack)} is up[/] in {output.safe(stack.state.folder)}.")
     if "neo4j" in stack.local_parts() and (not parts or "neo4j" in parts):
-        output.result(
-            f"Neo4j Browser: {output.safe(addresses.neo4j_browser)} (`tidemark investigate --login` shows the login)"
-        )
+        output.result(f"Neo4j Browser: {output.safe(addresses.neo4j_browser)} (`tidemark investigate --login` shows the login)")
     return exits.OK
 
 
@@ -142,9 +136,7 @@ def down(all_: Annotated[bool, typer.Option("--all", help="Every stack below the
         return exits.OK
     ran = context.stack.down(progress=tell)
     folder = output.safe(context.stack.state.folder)
-    output.result(
-        f"Stopped {output.safe(context.given.stack)}; its state stays in {folder}." if ran else "Nothing runs."
-    )
+    output.result(f"Stopped {output.safe(context.given.stack)}; its state stays in {folder}." if ran else "Nothing runs.")
     return exits.OK
 
 
@@ -182,17 +174,13 @@ def doctor(json: Json = False) -> int:
             advice = f"; {found.advice}" if found.advice else ""
             output.result(f"{mark}  [bold]{found.server.ljust(8)}[/]  {output.safe(found.message + advice)}")
     if json:
-        output.print_json(
-            {"ok": all(found.is_ok for found in findings), "findings": [found.as_json() for found in findings]}
-        )
+        output.print_json({"ok": all(found.is_ok for found in findings), "findings": [found.as_json() for found in findings]})
     return exits.OK if all(found.is_ok for found in findings) else exits.DOWN
 
 
 @command("run", panel=START, examples=["tidemark run command-handler", "tidemark run warehouse"])
 def run(
-    name: Annotated[
-        str, typer.Argument(help="command-handler, archive, warehouse, graph, scorer, alerts or notifier.")
-    ],
+    name: Annotated[str, typer.Argument(help="command-handler, archive, warehouse, graph, scorer, alerts or notifier.")],
 ) -> int:
     """Run one worker in this process until Ctrl-C or SIGTERM: what the stack, systemd or a container starts."""
     from infra.composition import WORKERS
@@ -235,9 +223,7 @@ def show_status(report: StackReport) -> None:
         for text in filter(None, (worker.problem, None if worker.is_running else worker.last_error)):
             output.result(f"[red]{output.safe(worker.name)}: {output.safe(text)}[/]")
     if report.is_ready and report.is_caught_up:
-        output.result(
-            "[green]Every server answers; every worker was at the head of the log, read after its position.[/]"
-        )
+        output.result("[green]Every server answers; every worker was at the head of the log, read after its position.[/]")
 
 
 def _row(worker: WorkerReport) -> tuple[object, ...]:

@@ -351,12 +351,12 @@ def _latency_percentiles(latency: Latency) -> Any:
         for name in names
     ]
     targets = [
-        {"percentile": "p50", "ms": P50_TARGET_MS, "kind": "target"},
-        {"percentile": "p99", "ms": P99_TARGET_MS, "kind": "target"},
+        {"percentile": "p50", "ms": P50_TARGET_MS, "kind": "target: below"},
+        {"percentile": "p99", "ms": P99_TARGET_MS, "kind": "target: below"},
     ]
-    kind_names = [kind for kind, _ in series] + ["target"]
+    kind_names = [kind for kind, _ in series] + ["target: below"]
     kinds = alt.Scale(domain=kind_names, range=[*[BLUE, ORANGE][: len(series)], INK])
-    shapes = alt.Scale(domain=kind_names, range=[*["circle", "diamond"][: len(series)], "stroke"])
+    shapes = alt.Scale(domain=kind_names, range=[*["circle", "diamond"][: len(series)], "cross"])
     y = alt.Y(
         "percentile:N",
         sort=list(names),
@@ -375,7 +375,8 @@ def _latency_percentiles(latency: Latency) -> Any:
             color=alt.Color("kind:N", scale=kinds, title=None, legend=legend),
             shape=alt.Shape("kind:N", scale=shapes, title=None, legend=legend),
         )
-        + base.mark_text(dy=-14, fontSize=11, color=INK).encode(text="text:N")
+        + base.transform_filter("datum.kind == 'model endpoint'").mark_text(dy=-15, fontSize=11, color=INK).encode(text="text:N")
+        + base.transform_filter("datum.kind == 'echo endpoint'").mark_text(dy=17, fontSize=11, color=SOFT).encode(text="text:N")
     ).properties(width=WIDTH, height=170)
 
 
