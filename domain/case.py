@@ -72,9 +72,7 @@ def decide(case: Case | None, command: CaseCommand) -> list[CaseEvent]:
             return [CaseAssigned(case.case_id, assignee, command.actor, command.known_at)]
         case ReachVerdict():
             if command.verdict not in (Verdict.FRAUD, Verdict.NOT_FRAUD, Verdict.INCONCLUSIVE):
-                raise CommandRefused(
-                    "unknown_verdict", f"expected fraud, not_fraud or inconclusive, found {command.verdict[:40]!r}"
-                )
+                raise CommandRefused("unknown_verdict", f"expected fraud, not_fraud or inconclusive, found {command.verdict[:40]!r}")
             reason = values.text("reason", command.reason)
             verdict = Verdict(command.verdict)
             return [VerdictReached(case.case_id, case.wallet_id, verdict, reason, command.actor, command.known_at)]
@@ -133,6 +131,4 @@ def _raise_alert(case: Case | None, command: RaiseAlert) -> list[CaseEvent]:
     # The same request again, after its answer was lost; the case may even be closed by now.
     if case.last_tx_id == command.tx_id or case.status is CaseStatus.CLOSED:
         return []
-    return [
-        AlertExtended(case.case_id, case.wallet_id, command.score, command.tx_id, command.tx_seq, command.known_at)
-    ]
+    return [AlertExtended(case.case_id, case.wallet_id, command.score, command.tx_id, command.tx_seq, command.known_at)]

@@ -100,9 +100,7 @@ class Decider:
         self._cases: dict[str, Case] = {}
         self._active_case: dict[tuple[str, AlertReason], str] = {}
 
-    def decide_transactions(
-        self, keys: Sequence[bytes], digests: Sequence[bytes], facts: Callable[[int], TransactionFacts]
-    ) -> Decisions:
+    def decide_transactions(self, keys: Sequence[bytes], digests: Sequence[bytes], facts: Callable[[int], TransactionFacts]) -> Decisions:
         """Decide a run of valid transactions in order.
 
         Args:
@@ -203,5 +201,3 @@ class Decider:
             active = self._active_case.get((command.wallet_id, reason))
             return self._cases.get(active or cases.case_id(command.wallet_id, reason, command.tx_id))
         return self._cases.get(command.case_id)
-
-

@@ -20,11 +20,7 @@ class MemoryLog:
         for record in records:
             partition = zlib.crc32(record.key) % self._partitions if record.key is not None else 0
             kept = self._records.setdefault((record.topic, partition), [])
-            kept.append(
-                Record(
-                    record.topic, partition, len(kept), self._clock_ms, record.key, record.value, tuple(record.headers)
-                )
-            )
+            kept.append(Record(record.topic, partition, len(kept), self._clock_ms, record.key, record.value, tuple(record.headers)))
 
     def read(self, topics: Sequence[str], start: Position) -> Iterator[Record]:
         snapshot = {tp: list(kept) for tp, kept in self._records.items() if tp[0] in topics}
@@ -33,7 +29,5 @@ class MemoryLog:
 
     def end(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         return {
-            (topic, partition): len(self._records.get((topic, partition), ()))
-            for topic in topics
-            for partition in range(self._partitions)
+            (topic, partition): len(self._records.get((topic, partition), ())) for topic in topics for partition in range(self._partitions)
         }

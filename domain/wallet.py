@@ -51,11 +51,7 @@ def decide(wallet: Wallet, command: WalletCommand) -> list[WalletEvent]:
             kind = WalletKind(command.kind) if command.kind in list(WalletKind) else WalletKind.UNKNOWN
             for field in ("name", "country", "source"):
                 values.text(field, getattr(command, field) or "")
-            return [
-                WalletDescribed(
-                    command.wallet_id, kind, command.name, command.country, command.source, command.known_at
-                )
-            ]
+            return [WalletDescribed(command.wallet_id, kind, command.name, command.country, command.source, command.known_at)]
         case LabelWallet():
             source = values.text("source", command.source)
             return [WalletLabelled(command.wallet_id, label(command.label), source, command.known_at)]
@@ -70,8 +66,7 @@ def decide(wallet: Wallet, command: WalletCommand) -> list[WalletEvent]:
             reason, actor = values.text("reason", command.reason), values.text("actor", command.actor)
             released: list[WalletEvent] = [WalletReleased(command.wallet_id, reason, actor, command.known_at)]
             released += [
-                TransactionReleased(held.tx_id, held.wallet_id, command.reason, command.actor, command.known_at)
-                for held in wallet.held
+                TransactionReleased(held.tx_id, held.wallet_id, command.reason, command.actor, command.known_at) for held in wallet.held
             ]
             return released
 

@@ -263,10 +263,7 @@ class FeatureState:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             found = int(archive["feature_set_version"])
             if found != FEATURE_SET_VERSION:
-                raise ValueError(
-                    f"feature state: expected feature set {FEATURE_SET_VERSION}, found {found}; "
-                    "delete it and replay the log"
-                )
+                raise ValueError(f"feature state: expected feature set {FEATURE_SET_VERSION}, found {found}; delete it and replay the log")
             state._arrays = Arrays(**{name: archive[name] for name in Arrays._fields})
             for key, words in (("wallets", state._wallets), ("assets", state._assets), ("values", state._values)):
                 words.update({word: i for i, word in enumerate(json.loads(archive[f"text_{key}"].tobytes()))})

@@ -96,9 +96,7 @@ def digit_pattern(low: int, high: int, chunks: NDArray[np.int64]) -> tuple[int, 
         over = chunks[1] % _TENTH_MILLI
         if over != 0:
             under = _TENTH_MILLI - over
-            if (under % _GAS == 0 and under <= _GAS * _MAX_GAS_PRICE) or (
-                over % _GAS == 0 and over <= _GAS * _MAX_GAS_PRICE
-            ):
+            if (under % _GAS == 0 and under <= _GAS * _MAX_GAS_PRICE) or (over % _GAS == 0 and over <= _GAS * _MAX_GAS_PRICE):
                 mark = 1.0
             elif under == 1_000_000 or under == 5_000_000 or under == 3_000_000 or under == 2_500_000:
                 mark = 0.5

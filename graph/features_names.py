@@ -52,8 +52,7 @@ TRANSACTION: Final = _features(
     """,
 )
 PAYMENT: Final = [
-    Feature(f"pay_{field}", f"log10 of the share of earlier payments with the same {field.replace('_', ' ')}")
-    for field in PAYMENT_FIELDS
+    Feature(f"pay_{field}", f"log10 of the share of earlier payments with the same {field.replace('_', ' ')}") for field in PAYMENT_FIELDS
 ]
 CARD: Final = [Feature(f"card_v{i}", f"anonymised card feature V{i}, as delivered") for i in range(1, N_CARD + 1)]
 TOTALS: Final = _features(
@@ -182,14 +181,8 @@ TWO_HOPS: Final = [
         same_role: share of them in this wallet's own role
         """,
     ),
-    *(
-        Feature(f"peer_{name}", f"wallets in the same role to a shared counterparty: mean {name}")
-        for name in OUTLINE_NAMES
-    ),
-    *(
-        Feature(f"cross_{name}", f"wallets in the other role to a shared counterparty: mean {name}")
-        for name in OUTLINE_NAMES
-    ),
+    *(Feature(f"peer_{name}", f"wallets in the same role to a shared counterparty: mean {name}") for name in OUTLINE_NAMES),
+    *(Feature(f"cross_{name}", f"wallets in the other role to a shared counterparty: mean {name}") for name in OUTLINE_NAMES),
     *(Feature(f"peer_{name}_std", f"wallets in the same role: standard deviation of {name}") for name in OUTLINE_NAMES),
 ]
 

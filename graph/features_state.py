@@ -107,9 +107,7 @@ def grown(arrays: Arrays, wallets: int, assets: int, values: int, transactions: 
     if wallets > len(arrays.counts):
         capacity = max(1024, 2 * wallets)
         counts = _longer(arrays.counts, capacity)
-        counts[
-            len(arrays.counts) :, [FIRST_T, LAST_T, LAST_IN_T, LAST_OUT_T, LAST_DAY, BLOCK, LAST_DIR, FIRST_DIR]
-        ] = -1
+        counts[len(arrays.counts) :, [FIRST_T, LAST_T, LAST_IN_T, LAST_OUT_T, LAST_DAY, BLOCK, LAST_DIR, FIRST_DIR]] = -1
         changes |= {"counts": counts, "totals": _longer(arrays.totals, capacity)}
     arena = int(arrays.clock[ARENA_TOP]) + 2 * KEEP * transactions
     if arena > len(arrays.leg_time):
@@ -152,9 +150,7 @@ def slot_of(keys: NDArray[np.int64], key: int) -> int:
 
 
 @njit(cache=True)
-def rehash(
-    keys: NDArray[np.int64], rows: NDArray[np.float64], new_keys: NDArray[np.int64], new_rows: NDArray[np.float64]
-) -> None:
+def rehash(keys: NDArray[np.int64], rows: NDArray[np.float64], new_keys: NDArray[np.int64], new_rows: NDArray[np.float64]) -> None:
     """Copy a table into a larger, empty one."""
     for old in range(len(keys)):
         if keys[old] != -1:

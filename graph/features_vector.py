@@ -264,9 +264,7 @@ def write_order(arrays: Arrays, slots: NDArray[np.int64], kept: int, out: NDArra
 
 
 @njit(cache=True)
-def write_parties(
-    arrays: Arrays, wallet: int, now: int, slots: NDArray[np.int64], kept: int, out: NDArray[np.float32]
-) -> int:
+def write_parties(arrays: Arrays, wallet: int, now: int, slots: NDArray[np.int64], kept: int, out: NDArray[np.float32]) -> int:
     """Counterparties: as they were at each leg (first, mean, max) and as they are now without this wallet (names:
     PARTIES).
     """
@@ -320,9 +318,7 @@ def write_parties(
 
 
 @njit(cache=True)
-def write_two_hops(
-    arrays: Arrays, wallet: int, now: int, slots: NDArray[np.int64], kept: int, out: NDArray[np.float32]
-) -> int:
+def write_two_hops(arrays: Arrays, wallet: int, now: int, slots: NDArray[np.int64], kept: int, out: NDArray[np.float32]) -> int:
     """Wallets that share a counterparty with this one, in its own role towards it and in the other (names: TWO_HOPS).
 
     Work is bounded: HOP_PARTIES counterparties show their latest kept legs within HOP_BUDGET, hubs like any other.

@@ -19,9 +19,7 @@ from domain import values
 from domain.errors import InvalidValue
 from graph.errors import GraphUnavailable, InvalidParameter, UnknownQuery
 
-HUB_DEGREE: Final = (
-    200  # transactions; from here on a wallet says nothing about who sent what to whom (tried: 6 ms a path)
-)
+HUB_DEGREE: Final = 200  # transactions; from here on a wallet says nothing about who sent what to whom (tried: 6 ms a path)
 TIMEOUT_S: Final = 10.0
 MAX_ROWS: Final = 500  # what a person can read, and a browser can draw
 _FETCHED, _KEPT = (
@@ -150,9 +148,7 @@ def _case_id(value: Any) -> str:
 
 _WALLET: Final = Parameter(values.wallet_id, "a wallet, <network>:<address>")
 _CASE: Final = Parameter(_case_id, "an alert's case")
-_HUB: Final = Parameter(
-    _whole_number(2, 10**9), "from this many transactions on a wallet is walked through no more", HUB_DEGREE
-)
+_HUB: Final = Parameter(_whole_number(2, 10**9), "from this many transactions on a wallet is walked through no more", HUB_DEGREE)
 
 
 def _limit(default: int) -> Parameter:

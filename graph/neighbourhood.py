@@ -18,9 +18,7 @@ from graph.features_state import E_OUT, KEEP, N_EDGE, N_PARTY, Arrays
 from graph.features_vector import kept_legs
 
 ROOT_WIDTH: Final = N_OUTLINE
-LEG_WIDTH: Final = (
-    N_EDGE + 1 + N_PARTY + N_WITHOUT
-)  # edge, age, counterparty then, counterparty now without this wallet
+LEG_WIDTH: Final = N_EDGE + 1 + N_PARTY + N_WITHOUT  # edge, age, counterparty then, counterparty now without this wallet
 HOP_WIDTH: Final = N_EDGE + 2 + N_OUTLINE  # edge, age, same role, the outline of the wallet at its end
 HOP_LEGS: Final = 64  # second-hop legs shared by all counterparties
 HOP_FLOOR: Final = 2  # but each counterparty shows at least so many
@@ -65,9 +63,7 @@ def _spans(owner: NDArray[np.int64], wanted: NDArray[np.int64], owners: int) -> 
     start = np.searchsorted(owner, np.arange(owners + 1))
     counts = start[wanted + 1] - start[wanted]
     ends = np.cumsum(counts)
-    rows: NDArray[np.int64] = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(
-        start[wanted] - (ends - counts), counts
-    )
+    rows: NDArray[np.int64] = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(start[wanted] - (ends - counts), counts)
     return rows
 
 

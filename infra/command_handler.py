@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum
+from itertools import pairwise
 from typing import Any, get_args
 
 import numpy as np
@@ -108,8 +109,8 @@ class CommandHandler:
                 rows = table.indexes
                 keys, digests = _identities(table.table, [batch.values[i] or b"" for i in rows.tolist()])
                 known = zip(keys, digests, seqs[rows].tolist(), strict=True)
-                self._pending = {key: digest for key, digest, seq in known if seq != NO_SEQ}
-                self.committed()
+                # With the position of what was read, never the log's end: a crash in here must not skip the rest.
+                self._seen.add({key: digest for key, digest, seq in known if seq != NO_SEQ}, self._next_seq, self._position)
         for batch in read([WALLET_EVENTS, CASE_EVENTS], {}):
             for value in batch.values:
                 event = self._event(value)
@@ -306,7 +307,7 @@ def _runs(batch: RecordBatch, transaction_ids: frozenset[int]) -> Iterator[tuple
         yield True, batch
         return
     cuts = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(batch)]
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in pairwise(cuts):
         yield bool(flags[start]), batch.take(np.arange(start, end))
 
 

@@ -68,7 +68,13 @@ class Demo:
         self.memory: Memory | None = None
         self.steps = StepList(
             settings.stack_dir / "demo.json",
-            {"data": str(self._files.data), "labels": str(self._files.labels), "span": settings.span, "size": settings.size, "seed": options.seed},
+            {
+                "data": str(self._files.data),
+                "labels": str(self._files.labels),
+                "span": settings.span,
+                "size": settings.size,
+                "seed": options.seed,
+            },
         )
 
     @cached_property
@@ -142,7 +148,8 @@ class Demo:
         started = time.monotonic()
         result = ingest_file(
             self.composition, str(plan.files.data), plan.files.mapping, ingest_id="before-cut", known_at=plan.cut_at,
-            first_row=plan.first, last_row=plan.cut, in_time_order=not plan.is_sorted, progress=self._ingest_progress(plan.cut - plan.first),
+            first_row=plan.first, last_row=plan.cut, in_time_order=not plan.is_sorted,
+            progress=self._ingest_progress(plan.cut - plan.first),
         )  # fmt: skip
         self._wait_commands()
         seconds = time.monotonic() - started
@@ -193,7 +200,8 @@ class Demo:
         started = time.monotonic()
         result = ingest_file(
             self.composition, str(plan.files.data), plan.files.mapping, ingest_id="from-cut", known_at=plan.cut_at, has_labels=False,
-            first_row=plan.cut, last_row=plan.paced, in_time_order=not plan.is_sorted, progress=self._ingest_progress(plan.paced - plan.cut),
+            first_row=plan.cut, last_row=plan.paced, in_time_order=not plan.is_sorted,
+            progress=self._ingest_progress(plan.paced - plan.cut),
         )  # fmt: skip
         self._wait_commands()
         scored = self._wait_group("scorer", [TRANSACTION_EVENTS])
@@ -312,5 +320,3 @@ class Demo:
         seconds = time.monotonic() - started
         self.steps.done(name, seconds, result)
         self.console.print(f"  done in {seconds:.1f} s", style="dim", highlight=False)
-
-

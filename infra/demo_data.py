@@ -135,7 +135,9 @@ def plan_of(files: DemoFiles, settings: Settings) -> DemoPlan:
 def _time_of(files: DemoFiles, mapping: TransactionMapping, cut: Cut, key: bytes | None) -> datetime:
     """When the first accepted row from the validation cut on happened."""
     row = cut.validation_row
-    for chunk in (read if cut.is_sorted else read_in_time_order)(files.data, mapping, ingest_id="cut", catalog=SchemaCatalog.numbered(), key=key, first_row=row, last_row=row + 100):
+    for chunk in (read if cut.is_sorted else read_in_time_order)(
+        files.data, mapping, ingest_id="cut", catalog=SchemaCatalog.numbered(), key=key, first_row=row, last_row=row + 100
+    ):
         if chunk.first_occurred_at is not None:
             return chunk.first_occurred_at
     raise UnreadableSource(f"{files.data}: no accepted row at the cut, row {row}")
@@ -152,9 +154,7 @@ def _planned(
         first, last = max(0, at - SMALL_BEFORE), min(last, at + SMALL_AFTER)
     streamed = last - at
     paced = last - min(12_000, streamed // 5) if size == "full" else last - min(1_000, streamed // 5)
-    return DemoPlan(
-        files, mapping, labels, first, at, last, paced, cut_at, cut.is_sorted, cut.labels_are_of, training, judged, span, size
-    )
+    return DemoPlan(files, mapping, labels, first, at, last, paced, cut_at, cut.is_sorted, cut.labels_are_of, training, judged, span, size)
 
 
 def _detected(data: Path) -> TransactionMapping:

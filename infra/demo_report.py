@@ -119,7 +119,12 @@ def _stages(demo: Demo) -> tuple[Stage, ...]:
 
 def _latency(result: dict[str, Any]) -> Latency:
     return Latency(
-        p50=result["p50"], p95=result["p95"], p99=result["p99"], n=result["n"], offered_per_s=result["offered_per_s"], offered=result["offered"]
+        p50=result["p50"],
+        p95=result["p95"],
+        p99=result["p99"],
+        n=result["n"],
+        offered_per_s=result["offered_per_s"],
+        offered=result["offered"],
     )
 
 
@@ -171,4 +176,3 @@ def _verification(result: dict[str, Any]) -> Verification:
 def _facts(card: dict[str, Any]) -> dict[str, str | int | float | bool | None]:
     plain = (str, int, float, bool, type(None))
     return {name: value for name, value in card.items() if isinstance(value, plain)}
-

@@ -24,7 +24,11 @@ class SageMakerEndpoint:
 
     def __init__(self, settings: Settings) -> None:
         config = Config(
-            retries={"max_attempts": 8, "mode": "standard"}, connect_timeout=2, read_timeout=30, tcp_keepalive=True, parameter_validation=False
+            retries={"max_attempts": 8, "mode": "standard"},
+            connect_timeout=2,
+            read_timeout=30,
+            tcp_keepalive=True,
+            parameter_validation=False,
         )
         options: dict[str, Any] = {**settings.aws.client_config()}
         if settings.endpoint.url is not None:

@@ -30,7 +30,12 @@ def judge(composition: Composition, plan: DemoPlan, card: dict[str, Any], seed: 
     """
     scored = scores(composition)
     truth = {name: label == "illicit" for name, label in plan.judged.items()}
-    result: dict[str, Any] = {"fresh_embedding_share": fresh_share(scored), "scored": scored.num_rows, "by_maturity": {}, "transactions": None}
+    result: dict[str, Any] = {
+        "fresh_embedding_share": fresh_share(scored),
+        "scored": scored.num_rows,
+        "by_maturity": {},
+        "transactions": None,
+    }
     if plan.labels_are_of == "wallets":
         history = pa.concat_tables(transactions_in_order(composition)).drop_columns(["_seq"])
         known = {name: KnownLabel(label == "illicit", plan.cut_at) for name, label in plan.training.items()}
@@ -48,7 +53,8 @@ def judge(composition: Composition, plan: DemoPlan, card: dict[str, Any], seed: 
         label = np.array([int(truth[ids[i]]) for i in rows], np.int64)
         score = scored["score"].to_numpy()[rows] if rows else np.zeros(0)
         result["transactions"] = {
-            "n": len(rows), "n_positive": int(label.sum()), "auroc": auroc(label, score), "average_precision": average_precision(label, score),
+            "n": len(rows), "n_positive": int(label.sum()), "auroc": auroc(label, score),
+            "average_precision": average_precision(label, score),
         }  # fmt: skip
     return result
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import numpy as np
 from confluent_kafka import (
@@ -22,16 +23,19 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin import NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from domain import log as domain_log
 from domain.errors import Fenced, LogError
 from domain.log import NewRecord, Position, Record
 from projections.records import RecordBatch
 from projections.work import Append
+from schema_registry.contracts import COMMANDS
 
 Config = Mapping[str, Any]
+_T = TypeVar("_T")
+
+EVENT_BYTES = 16 << 20  # of one record: a command of the broker's own limit of 1 MiB must fit into quarantine whole
 
 READ_OPTIONS: Config = {
     "enable.auto.commit": False,
@@ -51,7 +55,8 @@ _WRITE: Config = {
     "partitioner": "murmur2_random",
     "compression.type": "lz4",
     "linger.ms": 5,
-    "batch.size": 1 << 20,
+    "message.max.bytes": EVENT_BYTES,
+    "batch.size": 900_000,  # many small records together stay below the command topic's limit
     "batch.num.messages": 20_000,
     "queue.buffering.max.messages": 1_000_000,
     "queue.buffering.max.kbytes": 262_144,
@@ -85,7 +90,10 @@ class TopicAdmin:
                 raise LogError(f"topic {topic}: expected {count} partitions, found {existing[topic]}: it is not ours, or was grown")
         missing = [topic for topic in partitions if topic not in existing]
         settings = {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "message.timestamp.type": "LogAppendTime"}
-        new = [NewTopic(topic, partitions[topic], replication, config=settings) for topic in missing]
+        large = {"max.message.bytes": str(EVENT_BYTES)}
+        new = [
+            NewTopic(topic, partitions[topic], replication, config=settings if topic == COMMANDS else settings | large) for topic in missing
+        ]
         if new:
             for topic, future in self._admin.create_topics(new, operation_timeout=OPERATION_TIMEOUT_S).items():
                 try:
@@ -155,11 +163,11 @@ class TopicAdmin:
         wanted = {TopicPartition(topic, partition): spec for topic, partition in self.partitions(topics)}
         if not wanted:
             return {}
-        try:
-            futures = self._admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=OPERATION_TIMEOUT_S)
-            return {(part.topic, part.partition): future.result().offset for part, future in futures.items()}
-        except KafkaException as error:
-            raise LogError(f"the offsets of {sorted({part.topic for part in wanted})} cannot be read: {error}") from error
+        return _retrying(lambda: self._list_offsets(wanted), f"the offsets of {sorted({part.topic for part in wanted})} cannot be read")
+
+    def _list_offsets(self, wanted: dict[TopicPartition, OffsetSpec]) -> dict[domain_log.TopicPartition, int]:
+        futures = self._admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=OPERATION_TIMEOUT_S)
+        return {(part.topic, part.partition): future.result().offset for part, future in futures.items()}
 
 
 class KafkaSource:
@@ -279,7 +287,8 @@ class KafkaTransactions:
         cause = error.args[0]
         if cause.code() in _FENCED:
             return Fenced(f"another {self._group} has taken over: this one stops")
-        if cause.txn_requires_abort():
+        # Whatever it was, an open transaction would hold every reader back and refuse the next one.
+        with suppress(KafkaException):
             self._producer.abort_transaction(OPERATION_TIMEOUT_S)
         return LogError(f"{self._group}: the transaction failed: {cause.str()}")
 
@@ -479,13 +488,12 @@ def _at(tp: domain_log.TopicPartition, position: Position) -> TopicPartition:
     return TopicPartition(tp[0], tp[1], position.get(tp, OFFSET_BEGINNING))
 
 
-def _retrying(call: Callable[[], None], failure: str) -> None:
-    """Coordinators come up after the metadata do: try for as long as a broker's restart takes."""
+def _retrying(call: Callable[[], _T], failure: str) -> _T:
+    """Coordinators and leaders come up after the metadata do: try for as long as a broker's restart takes."""
     deadline = time.monotonic() + OPERATION_TIMEOUT_S
     while True:
         try:
-            call()
-            return
+            return call()
         except KafkaException as error:
             if time.monotonic() > deadline or not error.args[0].retriable():
                 raise LogError(f"{failure}: {error}") from error

@@ -95,7 +95,13 @@ class LogView:
         status = {"CaseOpened": "open", "VerdictReached": "decided", "CaseClosed": "closed"}
         for name, record, *_ in self.events(CASE_EVENTS):
             if name == "AlertRaised":
-                cases[record["case_id"]] = {**record, "status": "alerted", "transactions": [record["tx_id"]], "verdict": None, "assignee": None}
+                cases[record["case_id"]] = {
+                    **record,
+                    "status": "alerted",
+                    "transactions": [record["tx_id"]],
+                    "verdict": None,
+                    "assignee": None,
+                }
                 continue
             case = cases.get(record["case_id"])
             if case is None:

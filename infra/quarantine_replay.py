@@ -152,9 +152,14 @@ def as_batch(entry: QuarantineEntry) -> RecordBatch:
     """The quarantined record as it was received."""
     record = entry.record
     return RecordBatch(
-        record.topic, np.array([record.partition], np.int32), np.array([record.offset], np.int64), np.array([record.timestamp_ms], np.int64),
-        [record.key], [record.value], [record.headers],
-    )  # fmt: skip
+        record.topic,
+        np.array([record.partition], np.int32),
+        np.array([record.offset], np.int64),
+        np.array([record.timestamp_ms], np.int64),
+        [record.key],
+        [record.value],
+        [record.headers],
+    )
 
 
 def preview(payload: bytes | None, most: int | None = 64) -> str:

@@ -144,13 +144,9 @@ class EndpointSettings(_Group):
 class Settings(BaseSettings):
     """Every setting. Frozen; secrets are masked wherever it is printed."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="TIDEMARK_", env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_prefix="TIDEMARK_", env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True)
 
-    state_dir: Path = Field(
-        default_factory=lambda: default_state_dir(), description="Folder that holds the state of every stack."
-    )
+    state_dir: Path = Field(default_factory=lambda: default_state_dir(), description="Folder that holds the state of every stack.")
     stack: str = Field(DEFAULT_STACK, pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Name of the stack in use.")
     data: Path | None = Field(None, description="File of transactions to read.")
     labels: Path | None = Field(None, description="File of labels to read.")
@@ -256,9 +252,7 @@ class _SecretsFile(PydanticBaseSettingsSource):
         return cast("dict[str, Any]", content)
 
 
-def _boto(
-    endpoint_url: str | None, access_key: str | None, secret_key: SecretStr | None, region: str
-) -> dict[str, Any]:
+def _boto(endpoint_url: str | None, access_key: str | None, secret_key: SecretStr | None, region: str) -> dict[str, Any]:
     options: dict[str, Any] = {"region_name": region}
     if endpoint_url is not None:
         options["endpoint_url"] = endpoint_url

@@ -73,7 +73,9 @@ def train_model(
     codec = RecordCodec(composition.clients.catalog)
     version, last_seq = packed.model_version, end - 1
     embedded = [
-        NewRecord(EMBEDDING_EVENTS, wallet_id.encode(), embedded_value(codec, wallet_id, vector, version, last_seq), (seq_header(last_seq),))
+        NewRecord(
+            EMBEDDING_EVENTS, wallet_id.encode(), embedded_value(codec, wallet_id, vector, version, last_seq), (seq_header(last_seq),)
+        )
         for wallet_id, vector in zip(wallet_ids, vectors, strict=True)
     ]
     composition.producer.append(embedded)

@@ -119,7 +119,7 @@ def explain(vector: NDArray[np.float32]) -> str:
     value = dict(zip(FEATURE_NAMES, vector.tolist(), strict=True))
 
     def count(name: str) -> int:
-        return int(round(max(value[name], 0.0)))
+        return round(max(float(value[name]), 0.0))
 
     facts = [f"received {count('n_in')} times from {count('parties_in')} wallets, sent {count('n_out')} times to {count('parties_out')}"]
     if value["life"] > 0.0:

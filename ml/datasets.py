@@ -92,9 +92,7 @@ def wallet_training_set(
 
     The state has observed every transaction afterwards: its embeddings and totals are those as of the cut.
     """
-    places, groups, counts, wallets = appearances(
-        transactions["source_wallet_id"], transactions["target_wallet_id"], labels
-    )
+    places, groups, counts, wallets = appearances(transactions["source_wallet_id"], transactions["target_wallet_id"], labels)
     wanted = np.isin(counts, np.fromiter(ks, np.int64))
     if len(groups):
         last = np.zeros(len(wallets), np.int64)
@@ -105,9 +103,7 @@ def wallet_training_set(
     return _streamed(transactions, state, places, groups, tuple(wallets), label)
 
 
-def transaction_training_set(
-    transactions: pa.Table, labels: Mapping[str, KnownLabel], state: FeatureState
-) -> TrainingSet:
+def transaction_training_set(transactions: pa.Table, labels: Mapping[str, KnownLabel], state: FeatureState) -> TrainingSet:
     """The same for labels of transactions (by tx_id): one row each, its source's side, or its target's where no
     source is named.
     """
@@ -138,12 +134,8 @@ def _streamed(
     for start in range(0, n, READ_ROWS):
         columns = TransactionColumns.from_arrow(transactions.slice(start, READ_ROWS))
         kept.append(state.observe(columns, emit[start : start + READ_ROWS]))
-    place = np.concatenate(
-        [2 * (s.transaction + at) + s.side for s, at in zip(kept, range(0, n, READ_ROWS), strict=True)]
-    )
-    partner_of = np.concatenate(
-        [np.where(s.partner() >= 0, s.partner() + at, -1) for s, at in zip(kept, _starts(kept), strict=True)]
-    )
+    place = np.concatenate([2 * (s.transaction + at) + s.side for s, at in zip(kept, range(0, n, READ_ROWS), strict=True)])
+    partner_of = np.concatenate([np.where(s.partner() >= 0, s.partner() + at, -1) for s, at in zip(kept, _starts(kept), strict=True)])
     rows = np.searchsorted(place, places)
     near = concatenate([s.neighbourhoods for s in kept if s.neighbourhoods is not None])
     partner = partner_of[rows]

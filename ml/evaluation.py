@@ -67,9 +67,7 @@ def forest_judgements(
     scores: dict[str, dict[int, dict[str, float]]] = {}
     at = 0
     for name, (rows, wallets) in by_name.items():
-        scores[name] = {
-            leaf: dict(zip(wallets, map(float, found[leaf][at : at + len(rows)]), strict=True)) for leaf in LEAVES
-        }
+        scores[name] = {leaf: dict(zip(wallets, map(float, found[leaf][at : at + len(rows)]), strict=True)) for leaf in LEAVES}
         at += len(rows)
     return ForestJudgements(scores, _forest_thresholds(transactions, known, cut_seq, seed))
 
@@ -215,9 +213,7 @@ def paired_difference(
     return {"point": ours_auroc - theirs_auroc, "low": float(low), "high": float(high)}
 
 
-def _weighted_auroc(
-    label: NDArray[np.int64], score: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _weighted_auroc(label: NDArray[np.int64], score: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """AUROC for each row of weights [b, n]: float64 [b], NaN where a class has no weight."""
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))

@@ -50,9 +50,7 @@ PARAMETERS: Final[dict[str, Any]] = {
 }
 
 
-def scoring_rows(
-    features: NDArray[np.float32], own: NDArray[np.float32], partner: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def scoring_rows(features: NDArray[np.float32], own: NDArray[np.float32], partner: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features [m, F] and both embeddings [m, EMBEDDING_DIM] as rows float32 [m, ROW_WIDTH]."""
     return np.concatenate([features, own, partner], axis=1, dtype=np.float32)
 
@@ -98,9 +96,7 @@ class Head:
         return total / max(len(self.boosters), 1)
 
 
-def mixed(
-    mix: Mix, plain: NDArray[np.float64], own: NDArray[np.float32], partner: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def mixed(mix: Mix, plain: NDArray[np.float64], own: NDArray[np.float32], partner: NDArray[np.float32]) -> NDArray[np.float64]:
     """Log-odds [m] of trees and embeddings together; an embedding that does not exist (NaN) says nothing."""
     return mix.trees * plain + mix.own * _bounded(own) + mix.partner * _bounded(partner)
 
@@ -137,9 +133,7 @@ def fit_mix(
 
 def _bounded(log_odds: NDArray[np.float32]) -> NDArray[np.float64]:
     """An encoder's log-odds, cut where it is sure beyond what its data can say; absent becomes 0."""
-    bounded: NDArray[np.float64] = np.clip(
-        np.nan_to_num(log_odds.astype(np.float64), nan=0.0), -LOG_ODDS_CUT, LOG_ODDS_CUT
-    )
+    bounded: NDArray[np.float64] = np.clip(np.nan_to_num(log_odds.astype(np.float64), nan=0.0), -LOG_ODDS_CUT, LOG_ODDS_CUT)
     return bounded
 
 

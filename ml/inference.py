@@ -62,9 +62,7 @@ def input_fn(body: bytes, content_type: str) -> NDArray[np.float32]:
         return _checked(_from_npy(body))
     if kind == JSON:
         return _from_json(body)
-    raise RequestError(
-        "unsupported_content_type", 415, [("Content-Type", f"expected {JSON} or {NPY}, found {content_type[:100]!r}")]
-    )
+    raise RequestError("unsupported_content_type", 415, [("Content-Type", f"expected {JSON} or {NPY}, found {content_type[:100]!r}")])
 
 
 def predict_fn(rows: NDArray[np.float32], model: ServingModel) -> NDArray[np.float64]:
@@ -147,8 +145,7 @@ def _from_json(body: bytes) -> NDArray[np.float32]:
         mistakes += [
             (f"rows[{i}][{j}]", f"{ROW_NAMES[j]}: expected a number or null, found {str(value)[:40]!r}")
             for j, value in enumerate(row)
-            if value is not None
-            and (isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 3e38)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 3e38)
         ]
     if mistakes:
         raise RequestError("invalid_request", 422, mistakes[:MOST_MISTAKES])
@@ -185,9 +182,7 @@ class Application:
     async def _answer(self, scope: Message, receive: Receive) -> tuple[int, bytes, str]:
         path, method = scope["path"], scope["method"]
         if path not in ("/ping", "/spec", *self._scoring_paths):
-            raise RequestError(
-                "not_found", 404, [("path", f"expected /ping, /spec or /invocations, found {path[:100]!r}")]
-            )
+            raise RequestError("not_found", 404, [("path", f"expected /ping, /spec or /invocations, found {path[:100]!r}")])
         wanted = "POST" if path in self._scoring_paths else "GET"
         if method != wanted:
             raise RequestError("method_not_allowed", 405, [("method", f"expected {wanted}, found {method}")])

@@ -30,6 +30,8 @@ from schema_registry.contracts import EMBEDDING_EVENTS, SCORE_EVENTS, TRANSACTIO
 from schema_registry.record_codec import RecordCodec
 
 FEATURE_SET = f"tidemark-{FEATURE_SET_VERSION}"
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """What the endpoint answers for rows [m]: the score and the score without embeddings, both float64 [m]."""
@@ -68,7 +70,13 @@ class Scorer:
     is_raw = False
 
     def __init__(
-        self, catalog: SchemaCatalog, endpoint: Endpoint, encoder: Encoder, model_version: str, from_seq: int, scores_transactions: bool = False
+        self,
+        catalog: SchemaCatalog,
+        endpoint: Endpoint,
+        encoder: Encoder,
+        model_version: str,
+        from_seq: int,
+        scores_transactions: bool = False,
     ) -> None:
         self._catalog = catalog
         self._codec = RecordCodec(catalog)
@@ -108,8 +116,8 @@ class Scorer:
                     mine = batch.partitions == partition
                     done = batch.offsets[mine & is_past]
                     first = int(done.max()) + 1 if len(done) else int(batch.offsets[mine].min())
-                    start[(batch.topic, partition)] = max(start.get((batch.topic, partition), 0), first) if len(done) else start.get(
-                        (batch.topic, partition), first
+                    start[(batch.topic, partition)] = (
+                        max(start.get((batch.topic, partition), 0), first) if len(done) else start.get((batch.topic, partition), first)
                     )
             for ready in merge.push(batch.take(np.flatnonzero(is_past)))[0]:
                 found = codec.decode(ready.values).tables.get("TransactionRecorded")

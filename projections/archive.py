@@ -50,6 +50,7 @@ class RawArchive:
     def __init__(self, s3: S3Client, bucket: str, generation: int = 1, prefix: str = "raw") -> None:
         self._s3, self._bucket = s3, bucket
         self._root = f"{prefix}/g{generation}/"
+        self._ends: dict[TopicPartition, int] = {}
 
     def prepare(self, schemas: Mapping[int, str] | None = None) -> None:
         """Create the bucket when it is missing, and put the schemas by id beside the records: without them nobody reads these.
@@ -78,7 +79,8 @@ class RawArchive:
         last: dict[TopicPartition, str] = {}
         for key in self._keys():
             last[self._place(key)[0]] = key  # keys come in order, offsets are zero-padded
-        return {tp: self._span(key)[1] for tp, key in last.items()}
+        self._ends = {tp: self._span(key)[1] for tp, key in last.items()}
+        return dict(self._ends)
 
     def apply_records(self, batches: Sequence[RecordBatch], before: Position, after: Position) -> None:
         """Put the records of each partition as one object.
@@ -134,6 +136,8 @@ class RawArchive:
                 raise
 
     def _put(self, topic: str, partition: int, batch: RecordBatch) -> None:
+        # Every object begins where another ends: after a key was taken, what that object holds is never put again.
+        batch = batch.take(np.flatnonzero(batch.offsets >= self._ends.get((topic, partition), 0)))
         while len(batch):
             first, last = int(batch.offsets[0]), int(batch.offsets[-1])
             key = f"{self._root}{topic}/partition={partition:04d}/{first:020d}.parquet"
@@ -143,6 +147,7 @@ class RawArchive:
                     Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*", ContentType="application/vnd.apache.parquet",
                     Metadata={"first-offset": str(first), "next-offset": str(last + 1), "records": str(len(batch))},
                 )  # fmt: skip
+                self._ends[(topic, partition)] = last + 1
                 return
             except ClientError as error:
                 code = str(error.response.get("Error", {}).get("Code"))
@@ -151,6 +156,7 @@ class RawArchive:
             except BotoCoreError as error:
                 raise StoreUnavailable(f"S3: {key} cannot be written: {error}") from error
             _, end = self._span(key)  # a crash after the put, or another writer: go on from that object's end
+            self._ends[(topic, partition)] = end
             batch = batch.take(np.flatnonzero(batch.offsets >= end))
 
     def _load(self, key: str, topic: str, first: int) -> RecordBatch:

@@ -15,6 +15,7 @@ import pyarrow as pa
 _SEEDS = (1, 5)
 _WORD = 1 << 64
 _TEXT = "canonical"
+_NULL = "∅"
 
 
 @dataclass(slots=True)
@@ -71,11 +72,14 @@ def first_difference(table: str, expected: Iterator[pa.Table], stored: Iterator[
 
 
 def canonical_lines(table: pa.Table) -> pl.Series:
-    """Each row as `column=value` pairs in order of column name; times in microseconds, bytes in hexadecimal, null as ∅."""
+    """Each row as `column=value` pairs in order of column name: text quoted, times in microseconds, bytes in
+    hexadecimal, null as ∅."""
     frame = pl.DataFrame(pl.from_arrow(table))
     if not frame.width or not frame.height:
         return pl.Series(_TEXT, [], pl.String)
-    return frame.select(pl.concat_str([_text(name, frame.schema[name]) for name in sorted(frame.columns)], separator=" ").alias(_TEXT)).to_series()
+    return frame.select(
+        pl.concat_str([_text(name, frame.schema[name]) for name in sorted(frame.columns)], separator=" ").alias(_TEXT)
+    ).to_series()
 
 
 def _text(name: str, kind: pl.DataType) -> pl.Expr:
@@ -85,8 +89,17 @@ def _text(name: str, kind: pl.DataType) -> pl.Expr:
     elif isinstance(kind, pl.Binary):
         column = column.bin.encode("hex")
     elif isinstance(kind, pl.List):
-        column = column.list.eval(pl.element().cast(pl.String)).list.join(",")
-    return pl.lit(f"{name}=") + column.cast(pl.String).fill_null("∅")
+        items = column.list.eval(_quoted(pl.element().cast(pl.String)).fill_null(_NULL)).list.join(",")
+        column = pl.lit("[") + items + pl.lit("]")
+    elif isinstance(kind, pl.String | pl.Categorical | pl.Enum):
+        column = _quoted(column.cast(pl.String))
+    return pl.lit(f"{name}=") + column.cast(pl.String).fill_null(_NULL)
+
+
+def _quoted(text: pl.Expr) -> pl.Expr:
+    """Text that cannot be taken for a null, for another text, or for the cells beside it."""
+    escaped = text.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
+    return pl.lit('"') + escaped + pl.lit('"')
 
 
 def _sum(frame: pl.DataFrame, seed: int) -> int:

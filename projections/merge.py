@@ -26,6 +26,14 @@ class SeqMerge:
         """How many records wait for a smaller seq."""
         return len(self._waiting)
 
+    def first_waiting(self) -> dict[int, int]:
+        """For each partition the smallest offset that waits for a smaller seq."""
+        found: dict[int, int] = {}
+        for _, _, batch, index in self._waiting:
+            partition, offset = int(batch.partitions[index]), int(batch.offsets[index])
+            found[partition] = min(found.get(partition, offset), offset)
+        return found
+
     def push(self, batch: RecordBatch) -> tuple[list[RecordBatch], RecordBatch | None]:
         """Take records in.
 

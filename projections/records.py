@@ -117,7 +117,7 @@ def by_topic(batches: Iterable[RecordBatch]) -> list[RecordBatch]:
 
 def seq_header(seq: int) -> tuple[str, bytes]:
     """The header that carries `seq`."""
-    return (SEQ_HEADER, seq.to_bytes(8, "big"))
+    return (SEQ_HEADER, seq.to_bytes(8, "big", signed=True))
 
 
 def _seq_of(headers: Sequence[tuple[str, bytes | None]] | None) -> int:

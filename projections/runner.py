@@ -142,9 +142,7 @@ class Runner:
                 self._stray_batches.append(strays)
                 self._buffered += len(strays)
                 self._strays += [
-                    Rejection(
-                        strays.topic, int(p), int(o), "out_of_order", "expected the next seq in its header, found none or an old one"
-                    )
+                    Rejection(strays.topic, int(p), int(o), "out_of_order", "expected the next seq in its header, found none or an old one")
                     for p, o in zip(strays.partitions, strays.offsets, strict=True)
                 ]
             if self._merge.waiting > MAX_WAITING:
@@ -155,6 +153,7 @@ class Runner:
             return
         batches = by_topic(self._buffer)
         after = {tp: offset for batch in batches for tp, offset in batch.next_offsets().items()}
+        self._pass_strays(after)
         before = {tp: self._position[tp] for tp in after if tp in self._position}
         started = self._monotonic()
         done = self._work.process([*batches, *self._stray_batches], self._strays, before, after)
@@ -164,6 +163,17 @@ class Runner:
         self._clear()
         log.info("flushed", worker=self._work.name, records=done.records, seconds=round(seconds, 4), quarantined=done.quarantined)
         self._on_flushed(Flushed(self._work.name, done.records, done.quarantined, seconds, dict(self._position), waiting))
+
+    def _pass_strays(self, after: dict[TopicPartition, int]) -> None:
+        """A stray moves the position too, unless a record before it still waits for its turn."""
+        if self._merge is None or not self._stray_batches:
+            return
+        waiting = self._merge.first_waiting()
+        for batch in self._stray_batches:
+            for partition, offset in zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True):
+                tp = (batch.topic, partition)
+                if offset < waiting.get(partition, offset + 1):
+                    after[tp] = max(after.get(tp, 0), offset + 1)
 
     def _clear(self) -> None:
         self._buffer, self._strays, self._stray_batches, self._buffered = [], [], [], 0

@@ -179,7 +179,9 @@ class Verifier:
             wanted, found = expected.get(name, nothing), stored.get(name, nothing)
             proof.rows[name] = found.rows
             if wanted != found:
-                proof.problems.append(f"{wanted.rows} rows implied, {found.rows} stored; {first_difference(name, expected_rows(name), stored_rows(name))}")
+                proof.problems.append(
+                    f"{wanted.rows} rows implied, {found.rows} stored; {first_difference(name, expected_rows(name), stored_rows(name))}"
+                )
         proof.is_ok = not proof.problems
 
     def _seqs(self) -> tuple[np.ndarray, int]:

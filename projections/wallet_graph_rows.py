@@ -69,9 +69,7 @@ def frame(batch: EventBatch, name: str) -> pl.DataFrame | None:
             micros = table[field.name].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
             table = table.set_column(table.schema.get_field_index(field.name), field.name, micros)
         elif pa.types.is_dictionary(field.type):
-            table = table.set_column(
-                table.schema.get_field_index(field.name), field.name, table[field.name].cast(pa.string())
-            )
+            table = table.set_column(table.schema.get_field_index(field.name), field.name, table[field.name].cast(pa.string()))
     for limb, column in _limbs(table).items():
         table = table.append_column(limb, column)
     found = pl.from_arrow(table)
@@ -107,9 +105,7 @@ def flows(transactions: pl.DataFrame) -> pl.DataFrame:
     """What moved, by source, target and asset: limb sums, count, first and last time. Failed and declined moved
     nothing."""
     moved = sides(transactions).filter(pl.col("status").is_in(NOT_MOVED).not_().fill_null(True))
-    return moved.group_by(
-        pl.col("source_wallet_id").alias("source"), pl.col("target_wallet_id").alias("target"), "asset"
-    ).agg(
+    return moved.group_by(pl.col("source_wallet_id").alias("source"), pl.col("target_wallet_id").alias("target"), "asset").agg(
         pl.len().cast(pl.Int64).alias("transactions"),
         *(pl.col(limb).sum() for limb in LIMBS),
         pl.col("occurred_at").min().alias("first_at"),

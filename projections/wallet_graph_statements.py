@@ -10,9 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, LiteralString
 
-UNIT: Final = (
-    10**18
-)  # smallest parts of a whole unit, and whole units of a high one: both fit in an int64 with room for a carry
+UNIT: Final = 10**18  # smallest parts of a whole unit, and whole units of a high one: both fit in an int64 with room for a carry
 HIGH_SCORE: Final = 0.5  # a score from here on paints a wallet; alerts have their own threshold
 VECTOR_INDEX: Final = "wallet_embedding"
 
@@ -47,8 +45,7 @@ CONSTRAINTS: Final[tuple[LiteralString, ...]] = (
     "CREATE CONSTRAINT sent_tx_id IF NOT EXISTS FOR ()-[r:SENT]-() REQUIRE r.tx_id IS UNIQUE",
     "CREATE CONSTRAINT alert_case_id IF NOT EXISTS FOR (a:Alert) REQUIRE a.case_id IS UNIQUE",
     "CREATE CONSTRAINT unplaced_score_tx_id IF NOT EXISTS FOR (s:UnplacedScore) REQUIRE s.tx_id IS UNIQUE",
-    "CREATE CONSTRAINT checkpoint IF NOT EXISTS FOR (c:Checkpoint)"
-    " REQUIRE (c.projection, c.topic, c.partition) IS UNIQUE",
+    "CREATE CONSTRAINT checkpoint IF NOT EXISTS FOR (c:Checkpoint) REQUIRE (c.projection, c.topic, c.partition) IS UNIQUE",
     # No dimensions: the index takes each vector as long as it is, so another model needs no other index.
     "CREATE VECTOR INDEX wallet_embedding IF NOT EXISTS FOR (w:Wallet) ON w.embedding"
     " OPTIONS {indexConfig: {`vector.similarity_function`: 'cosine', `vector.quantization.enabled`: false}}",

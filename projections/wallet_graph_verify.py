@@ -252,9 +252,7 @@ def _wallet_rows(found: Mapping[str, pl.DataFrame | None]) -> pl.DataFrame:
     )
 
 
-def _joined(
-    rows: pl.DataFrame, more: pl.DataFrame | None, renamed: Mapping[str, str], kept: tuple[str, ...]
-) -> pl.DataFrame:
+def _joined(rows: pl.DataFrame, more: pl.DataFrame | None, renamed: Mapping[str, str], kept: tuple[str, ...]) -> pl.DataFrame:
     if more is None:
         return rows.with_columns(pl.lit(None, pl.String).alias(name) for name in (*renamed.values(), *kept))
     chosen = more.select("wallet_id", *(pl.col(old).alias(new) for old, new in renamed.items()), *kept)

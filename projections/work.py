@@ -24,6 +24,7 @@ from schema_registry.column_codec import ColumnCodec
 from schema_registry.record_codec import RecordCodec
 
 log = structlog.get_logger(__name__)
+_Place = tuple[str, int, int]
 
 STORE_ATTEMPTS = 8  # with backoff about 40 s: longer than a restart of any store here, shorter than a reader's patience
 
@@ -169,17 +170,27 @@ class SinkWork:
         raise AssertionError("a sink has no order to wait for")
 
     def process(self, batches: Sequence[RecordBatch], strays: Sequence[Rejection], before: Position, after: Position) -> Done:
+        return self._process(batches, before, after, frozenset())
+
+    def _process(self, batches: Sequence[RecordBatch], before: Position, after: Position, known: frozenset[_Place]) -> Done:
         events, rejections = decode(self._codec, batches)
         rejections += self.projection.screen(events)
-        quarantined = self._set_aside(batches, rejections)
+        quarantined = self._set_aside(batches, [r for r in rejections if (r.topic, r.partition, r.offset) not in known])
         try:
             _apply(self.projection.load_position, lambda: self.projection.apply(drop(events, rejections), before, after), before, after)
         except BatchRefused as error:
-            return self._halve(batches, before, after, quarantined, error)
+            aside = known | {(r.topic, r.partition, r.offset) for r in rejections}
+            return self._halve(batches, before, after, quarantined, aside, error)
         return Done(sum(map(len, batches)), quarantined, after)
 
     def _halve(
-        self, batches: Sequence[RecordBatch], before: Position, after: Position, quarantined: int, error: BatchRefused
+        self,
+        batches: Sequence[RecordBatch],
+        before: Position,
+        after: Position,
+        quarantined: int,
+        known: frozenset[_Place],
+        error: BatchRefused,
     ) -> Done:
         """A store that refuses a batch for its data: find the record by halving, so that the others are applied."""
         total = sum(map(len, batches))
@@ -194,8 +205,8 @@ class SinkWork:
         first, second = _split(batches)
         middle = {**before, **_next_offsets(first)}
         reached = {tp: middle[tp] for tp in after if tp in middle and middle[tp] != before.get(tp)}
-        done = self.process(first, (), before, reached)
-        rest = self.process(second, (), middle, {tp: after[tp] for tp in after if after[tp] != middle.get(tp)})
+        done = self._process(first, before, reached, known)
+        rest = self._process(second, middle, {tp: after[tp] for tp in after if after[tp] != middle.get(tp)}, known)
         return Done(done.records + rest.records, quarantined + done.quarantined + rest.quarantined, after)
 
     def _set_aside(self, batches: Sequence[RecordBatch], rejections: Sequence[Rejection]) -> int:
@@ -247,7 +258,7 @@ class TransactionWork:
 
     def process(self, batches: Sequence[RecordBatch], strays: Sequence[Rejection], before: Position, after: Position) -> Done:
         events, rejections = (EventBatch({}), []) if self._transformer.is_raw else decode(self._codec, batches)
-        appends, refused = self._transformer.process(events, batches)
+        appends, refused = self._transformer.process(drop(events, strays), batches)
         rejections = [*rejections, *refused, *strays]
         bad = quarantine_records(self._records, self.name, batches, rejections) if rejections else []
         if appends or bad or after:
@@ -315,5 +326,3 @@ def _split(batches: Sequence[RecordBatch]) -> tuple[list[RecordBatch], list[Reco
 
 def _next_offsets(batches: Sequence[RecordBatch]) -> dict[TopicPartition, int]:
     return {tp: offset for batch in batches for tp, offset in batch.next_offsets().items()}
-
-

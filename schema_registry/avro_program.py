@@ -298,9 +298,7 @@ def run_program(  # type: ignore[no-untyped-def]
                 if value < 0 or value >= arg:
                     failure = 2
                     break
-            elif (arg == 1 and (value < _MIN_MICROS or value > _MAX_MICROS)) or (
-                arg == 32 and (value < -2147483648 or value > 2147483647)
-            ):
+            elif (arg == 1 and (value < _MIN_MICROS or value > _MAX_MICROS)) or (arg == 32 and (value < -2147483648 or value > 2147483647)):
                 failure = 2
                 break
             if slot >= 0:

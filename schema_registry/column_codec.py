@@ -70,9 +70,7 @@ class ColumnCodec:
         mark: a top-level field whose first byte's place in the record (from the value's start) becomes column `@<mark>`.
     """
 
-    def __init__(
-        self, catalog: SchemaCatalog, reads: Mapping[str, tuple[str, ...]] | None = None, mark: str | None = None
-    ) -> None:
+    def __init__(self, catalog: SchemaCatalog, reads: Mapping[str, tuple[str, ...]] | None = None, mark: str | None = None) -> None:
         self._catalog = catalog
         self._reads = reads
         self._mark = mark
@@ -109,9 +107,7 @@ class ColumnCodec:
         wanted = self._wanted(name)
         if schema_id not in self._programs:
             try:
-                self._programs[schema_id] = compile_program(
-                    self._catalog.version(schema_id).schema, wanted, self._mark
-                )
+                self._programs[schema_id] = compile_program(self._catalog.version(schema_id).schema, wanted, self._mark)
             except UnsupportedSchema:
                 self._programs[schema_id] = None
         program = self._programs[schema_id]
@@ -142,11 +138,7 @@ class ColumnCodec:
 def arrow_schema(name: str, wanted: frozenset[str] | None = None) -> pa.Schema:
     """The Arrow schema of a contract's latest version, nested groups flattened with dots."""
     return pa.schema(
-        [
-            pa.field(path, kind, nullable=True)
-            for path, kind in _leaves(contracts()[name].latest, "")
-            if wanted is None or path in wanted
-        ]
+        [pa.field(path, kind, nullable=True) for path, kind in _leaves(contracts()[name].latest, "") if wanted is None or path in wanted]
     )
 
 
@@ -214,9 +206,7 @@ def _run(
     for column in program.columns:
         flags = valid[column.valid]
         if column.op in (Op.BYTES, Op.FIXED):
-            arrays[column.path] = _spans(
-                frames.buffer, span_starts[column.slot], span_lengths[column.slot], flags, column, errors
-            )
+            arrays[column.path] = _spans(frames.buffer, span_starts[column.slot], span_lengths[column.slot], flags, column, errors)
         elif column.op is Op.DECIMAL:
             arrays[column.path] = pa.Array.from_buffers(
                 DECIMAL, n, [_bitmap(flags), pa.py_buffer(np.ascontiguousarray(decimals[column.slot]))]
@@ -234,9 +224,7 @@ def _run(
         columns.append(pa.array(np.asarray(arrays[f"@{mark}"]) + HEADER_LENGTH))
     table = pa.Table.from_arrays(columns, names=names)
     bad = np.flatnonzero(errors)
-    failures = [
-        Undecodable(int(indexes[i]), Failure(int(errors[i])).reason, _explain(name, Failure(int(errors[i])))) for i in bad
-    ]
+    failures = [Undecodable(int(indexes[i]), Failure(int(errors[i])).reason, _explain(name, Failure(int(errors[i])))) for i in bad]
     if len(bad):
         good = np.flatnonzero(errors == 0)
         table, indexes = table.take(pa.array(good)), indexes[good]

@@ -90,8 +90,7 @@ def contracts() -> Mapping[str, Contract]:
             name, version, _ = file.name.split(".")
             versions.setdefault(name, {})[int(version[1:])] = json.loads(file.read_text("utf-8"))
     return {
-        name: Contract(name, tuple(by_version[v] for v in range(1, len(by_version) + 1)))
-        for name, by_version in sorted(versions.items())
+        name: Contract(name, tuple(by_version[v] for v in range(1, len(by_version) + 1))) for name, by_version in sorted(versions.items())
     }
 
 

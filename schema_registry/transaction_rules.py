@@ -102,4 +102,3 @@ def _passes(rule: Callable[[str], str], value: str) -> bool:
     except InvalidValue:
         return False
     return True
-

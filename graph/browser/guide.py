@@ -50,17 +50,13 @@ def render_guide(alerts: Sequence[GuideAlert], folder: Path) -> Path:
 
 def _overview(alerts: Sequence[GuideAlert]) -> str:
     rows = "".join(
-        f"<tr><td>{alert.score:.3f}</td><td><code>{escape(alert.wallet_id)}</code></td>"
-        f"<td>{escape(alert.status)}</td></tr>"
+        f"<tr><td>{alert.score:.3f}</td><td><code>{escape(alert.wallet_id)}</code></td><td>{escape(alert.status)}</td></tr>"
         for alert in alerts[:MAX_ALERTS]
     )
-    table = (
-        f"<table><tr><th>Score</th><th>Wallet</th><th>Status</th></tr>{rows}</table>" if rows else "<p>None yet.</p>"
-    )
+    table = f"<table><tr><th>Score</th><th>Wallet</th><th>Status</th></tr>{rows}</table>" if rows else "<p>None yet.</p>"
     return _page(
         "Alerts",
-        f"{len(alerts)} alerts, the strongest first."
-        " Page on with the arrows; a click on a query puts it into the editor.",
+        f"{len(alerts)} alerts, the strongest first. Page on with the arrows; a click on a query puts it into the editor.",
         table + _runnable("All of them", "alerts", {}),
     )
 
@@ -93,10 +89,7 @@ def _legend() -> str:
         "grey": "nothing known",
     }
     rows = "".join(f"<tr><td>{escape(colour)}</td><td>{escape(what)}</td></tr>" for colour, what in meanings.items())
-    text = (
-        "An arrow is the sum of one asset between two wallets."
-        f" Walks go through no wallet of {HUB_DEGREE} transactions or more."
-    )
+    text = f"An arrow is the sum of one asset between two wallets. Walks go through no wallet of {HUB_DEGREE} transactions or more."
     return _page("How to read the drawing", text, f"<table><tr><th>Circle</th><th>Wallet</th></tr>{rows}</table>")
 
 

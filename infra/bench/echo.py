@@ -13,9 +13,7 @@ import uvicorn
 Message = MutableMapping[str, Any]
 
 
-async def application(
-    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
-) -> None:
+async def application(scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
     """ASGI: every POST is answered with a score of 0 for each row."""
     if scope["type"] != "http":
         return

@@ -90,7 +90,7 @@ def _consume_and_join(composition: Composition, count: int) -> int:
 
 
 def bare_rates(composition: Composition) -> dict[str, float]:
-    """Bare produce and bare consume-and-join of the transaction events that the log holds, in events a second; the scratch topic goes again."""
+    """Bare produce and bare consume-and-join of the log's transaction events, in events a second; the scratch topic goes again."""
     batches = list(composition.log.read([TRANSACTION_EVENTS], {}))
     count = sum(map(len, batches))
     if not count:
@@ -115,5 +115,3 @@ def slices(n: int, parts: int) -> Iterator[slice]:
     step = n // parts
     for i in range(parts):
         yield slice(i * step, (i + 1) * step)
-
-

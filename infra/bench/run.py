@@ -89,9 +89,7 @@ class Bench:
             warehouse_stage(composition, warehouse, 100 + repetition, 200 + repetition, until)
         return [commands_, decoded, archive, warehouse, graph, scorer], latency
 
-    def _scoring(
-        self, composition: Composition, stream: Iterator[tuple[bytes, bytes]], stage: Stage, folder: Path
-    ) -> dict[str, Any]:
+    def _scoring(self, composition: Composition, stream: Iterator[tuple[bytes, bytes]], stage: Stage, folder: Path) -> dict[str, Any]:
         self._say("training on the simulated labels")
         self._worker("command-handler")
         codec = RecordCodec(composition.clients.catalog)
@@ -167,7 +165,9 @@ class Bench:
 
 def table(result: dict[str, Any]) -> Table:
     """The figures for a terminal: medians with their range."""
-    shown = Table(title=f"{result['events']:,} simulated events, {result['seconds']:,.0f} s, median and range of {REPETITIONS}", title_justify="left")
+    shown = Table(
+        title=f"{result['events']:,} simulated events, {result['seconds']:,.0f} s, median and range of {REPETITIONS}", title_justify="left"
+    )
     for name in ("stage", "events/s", "bare/s", "ratio", "reach"):
         shown.add_column(name, justify="left" if name == "stage" else "right")
     for stage in result["stages"]:

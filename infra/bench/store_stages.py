@@ -76,7 +76,9 @@ def graph_stage(composition: Composition, stage: Stage, start: Position, until: 
     stage.add(our_rate, rate(count, load))
 
 
-def _decoded(composition: Composition, reads: dict[str, tuple[str, ...]], until: Position, start: Position | None = None) -> Iterator[EventBatch]:
+def _decoded(
+    composition: Composition, reads: dict[str, tuple[str, ...]], until: Position, start: Position | None = None
+) -> Iterator[EventBatch]:
     codec = ColumnCodec(composition.clients.catalog, reads)
     for batch in composition.log.read([TRANSACTION_EVENTS], start or {}, until):
         yield decode(codec, [batch])[0]

@@ -29,6 +29,15 @@ Actor = Annotated[str | None, typer.Option(help="Who decides; by default the use
 Reason = Annotated[str, typer.Option(help="Why, in a few words; it is kept for ever.")]
 
 
+class Status(StrEnum):
+    """Where a case stands: nobody has looked, someone works on it, a verdict stands, work has ended."""
+
+    alerted = "alerted"
+    open = "open"
+    decided = "decided"
+    closed = "closed"
+
+
 class Verdict(StrEnum):
     """What a case ends with."""
 
@@ -39,7 +48,7 @@ class Verdict(StrEnum):
 
 @command("list", of=alerts, examples=["tidemark alerts list", "tidemark alerts list --status alerted --json"])
 def list_alerts(
-    status: Annotated[str | None, typer.Option(help="Only alerted, open, decided or closed.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only cases that stand there.")] = None,
     wallet: Annotated[str | None, typer.Option(help="Only of this wallet.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The strongest so many.")] = 50,
     json: Json = False,

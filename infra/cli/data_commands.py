@@ -93,7 +93,8 @@ def ingest(
     else:
         rate = f", {output.count(result.rows_read / result.seconds)} rows/s" if result.seconds else ""
         output.result(
-            f"[green]{output.count(result.commands)} transactions sent[/] of {output.count(result.rows_read)} rows{rate}; run {output.safe(result.ingest_id)}"
+            f"[green]{output.count(result.commands)} transactions sent[/] of {output.count(result.rows_read)} rows{rate};"
+            f" run {output.safe(result.ingest_id)}"
         )
         if result.label_commands:
             output.result(f"{output.count(result.label_commands)} labels sent")
@@ -159,7 +160,8 @@ def _dry_run(context: Context, file: str, mapping: TransactionMapping | LabelMap
         )
         return exits.OK
     output.result(
-        f"Mapping [bold]{output.safe(mapping.title)}[/]: {output.count(accepted)} of {output.count(read)} rows would be sent. Nothing was sent."
+        f"Mapping [bold]{output.safe(mapping.title)}[/]: {output.count(accepted)} of {output.count(read)} rows would be sent."
+        " Nothing was sent."
     )
     for number, row in enumerate(shown, 1):
         output.result(f"\n[bold]{number}[/]")

@@ -113,7 +113,8 @@ def rebuild(name: Annotated[Rebuildable, typer.Argument(help="Read model to buil
     if result.proof is not None:
         show_proof(result.proof)
     output.result(
-        f"[green]Generation {result.generation} of {name.value} is live[/] after {output.duration(result.seconds)}, {output.count(result.records)} records read."
+        f"[green]Generation {result.generation} of {name.value} is live[/] after {output.duration(result.seconds)},"
+        f" {output.count(result.records)} records read."
     )
     if result.released:
         output.result(f"{output.count(result.released)} quarantined records were taken this time.")

@@ -41,7 +41,8 @@ def train(seed: Annotated[int, typer.Option(help="Seed of the network and of the
         output.print_json(result.as_json())
         return exits.OK
     output.result(
-        f"[green]Trained {output.safe(result.model_version)}[/] in {output.duration(result.seconds)}, on {output.count(result.trained_to_seq)} transactions"
+        f"[green]Trained {output.safe(result.model_version)}[/] in {output.duration(result.seconds)},"
+        f" on {output.count(result.trained_to_seq)} transactions"
     )
     output.print_fields({"package": result.package_uri, "sha256": result.package_sha256, "embeddings": output.count(result.embeddings)})
     output.result("Serve it with `tidemark deploy`.")
@@ -64,7 +65,8 @@ def deploy(
         output.print_json(result.as_json())
         return exits.OK
     output.result(
-        f"[green]{output.safe(result.model_version)} serves[/] as {output.safe(result.endpoint)} at {output.safe(result.url)}, from transaction {result.from_seq} on"
+        f"[green]{output.safe(result.model_version)} serves[/] as {output.safe(result.endpoint)} at {output.safe(result.url)},"
+        f" from transaction {result.from_seq} on"
     )
     running = context.stack.status()
     missing = [name for name in ("scorer", "alerts") if name not in running]

@@ -80,12 +80,12 @@ def print_fields(fields: Mapping[str, object]) -> None:
     """Names and values, a line each."""
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
-        console.print(f"[bold]{escape(name.ljust(width))}[/]  {safe(value)}")
+        console.print(Text.assemble((plain(name).ljust(width), "bold"), "  ", plain(value)))
 
 
 def fail(error: BaseException | str) -> None:
     """One sentence in red."""
-    errors.print(f"[red]{safe(error)}[/]")
+    errors.print(Text(plain(error), style="red"))
 
 
 def count(n: float) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from infra.cli import exits, output
-from infra.cli.app import START, command
+from infra.cli.app import PROOF, START, command
 from infra.cli.context import Context, chosen
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _remove_demo(settings: Any) -> None:
     name = stack_name(settings, files_of(settings, settings.state_dir.parent))
     stack = Stack.of(settings.model_copy(update={"stack": name}))
     if stack.state.folder.is_dir():
-        stack.down(progress=tell)
+        stack.down(progress=_tell_stopping)
         shutil.rmtree(stack.state.folder)
         output.say(f"Removed {output.safe(stack.state.folder)}.")
 
@@ -131,10 +131,10 @@ def down(all_: Annotated[bool, typer.Option("--all", help="Every stack below the
 
     context = Context()
     if all_:
-        stopped = down_all(context.given.state_dir, progress=tell)
+        stopped = down_all(context.given.state_dir, progress=_tell_stopping)
         output.result(f"Stopped: {output.safe(', '.join(stopped))}." if stopped else "Nothing runs.")
         return exits.OK
-    ran = context.stack.down(progress=tell)
+    ran = context.stack.down(progress=_tell_stopping)
     folder = output.safe(context.stack.state.folder)
     output.result(f"Stopped {output.safe(context.given.stack)}; its state stays in {folder}." if ran else "Nothing runs.")
     return exits.OK
@@ -194,12 +194,38 @@ def run(
     return run_worker(context.settings, name)
 
 
+@command("bench", panel=PROOF, examples=["tidemark bench", "tidemark bench --events 200000 --json"])
+def bench(
+    events: Annotated[int, typer.Option(min=10_000, help="Simulated events of the full schema.")] = 2_000_000,
+    out: Annotated[Path | None, typer.Option(help="File for the figures; by default bench.json in the state folder.")] = None,
+    json: Json = False,
+) -> int:
+    """Measure each stage beside a bare tool that does the same work in the same run: medians, ranges and ratios (up to 30 min)."""
+    from infra.bench.run import Bench, table, write
+
+    context = Context()
+    figures = Bench(context.given, events, output.errors).run()
+    file = out or context.given.state_dir / "bench.json"
+    write(figures, file)
+    if json:
+        output.print_json(figures)
+    else:
+        output.console.print(table(figures))
+        output.result(f"Saved in {output.safe(file)}")
+    return exits.OK
+
+
 def tell(name: str, status: PartStatus) -> None:
     """A server's change of state, a line each."""
-    if status.state in ("ready", "stopping", "stopped"):
+    if status.state in ("ready", "stopped"):
         output.say(f"[dim]  {output.safe(name)} {status.state}[/]")
     elif status.detail and status.restarts:
         output.say(f"[yellow]  {output.safe(name)} {status.state}: {output.safe(status.detail)}[/]")
+
+
+def _tell_stopping(name: str, status: PartStatus) -> None:
+    if status.state == "stopping":
+        output.say(f"[dim]  {output.safe(name)} stopping[/]")
 
 
 def show_status(report: StackReport) -> None:

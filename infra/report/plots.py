@@ -185,7 +185,9 @@ def latency_chart(report: Report) -> Any | None:
     latency = report.latency_ms
     if latency is None:
         return None
-    what = f"{latency.n:,} scores at {latency.offered_per_s:,.0f} transactions/s offered; event append to score append"
+    what = (
+        f"{latency.n:,} scores at {latency.offered_per_s:,.0f} transactions/s offered; from event append to the score read back committed"
+    )
     chart = _latency_histogram(latency) if latency.bins else _latency_percentiles(latency)
     return chart.properties(title=_title(report, "How long a score takes", what))
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from infra.logs import escape_control
-from infra.report.model import LABELS, MATURITY_NAMES, Alert, Interval, Latency, Maturity, Report, utc_text
+from infra.report.model import MATURITY_NAMES, Alert, Interval, Latency, Maturity, Report, utc_text
 
 NOT_MEASURED = "–"
 TEXT_LIMIT = 300  # characters of any text from outside: ids of 10 MB have been seen
 
 P50_TARGET_MS, P99_TARGET_MS = 40.0, 150.0  # issue 3: event appended → score appended at 200 tx/s
-FRESH_TARGET = 0.99  # issue 3: share of scores with an embedding as of the transaction
 
 SHOWN_ALERTS = 25  # the rest are in report.json
 
@@ -84,7 +83,9 @@ def kind_of_data(report: Report) -> str:
 
 def headline(report: Report) -> str:
     """Whether the read models can be believed: the first thing to know."""
-    if not report.verify.ok:
+    if not report.verify.stores:
+        return "Not verified: no store was read back"
+    if not report.verify.is_proven:
         broken = [visible(proof.store, 60) for proof in report.verify.stores if not proof.ok]
         return f"Not verified: {', '.join(broken) or 'a store'} {'differ' if len(broken) > 1 else 'differs'} from the log"
     if report.accounting is not None and not report.accounting.is_balanced:
@@ -186,14 +187,14 @@ def on_latency(latency: Latency) -> str:
     offered = f" of {latency.offered:,} offered" if latency.offered is not None else ""
     sentence = (
         f"{latency.n:,} scores{offered} at {latency.offered_per_s:,.0f} transactions/s, open loop, "
-        "event append to score append. "
+        "from event append to the score read back committed. "
         f"Target (p50 under {P50_TARGET_MS:.0f} ms, p99 under {P99_TARGET_MS:.0f} ms): "
         f"{'met' if is_met else 'not met'}."
     )
     if latency.echo is not None:
         own = latency.p50 - latency.echo.p50
         echo = milliseconds(latency.echo.p50)
-        sentence += f" An echo endpoint in the same run takes {echo} at p50: the model's part is {milliseconds(own)}."
+        sentence += f" An echo endpoint in the same run takes {echo} at p50; the difference is {milliseconds(own)}."
     return sentence
 
 
@@ -202,8 +203,8 @@ def on_alerts(report: Report) -> str:
     budget = report.alert_budget
     if budget is None:
         return f"{len(report.alerts):,} alerts."
-    text = f"{budget.n_alerts:,} alerts within a budget of {budget.share:.2%} of transactions"
-    text += f", from a score of {budget.threshold:.3f} on" if budget.threshold is not None else ""
+    text = f"{budget.n_alerts:,} alerts; the budget is {budget.share:.2%} of transactions"
+    text += f", the threshold a score of {budget.threshold:.3f}" if budget.threshold is not None else ""
     if budget.n_labelled:
         rest = f" {budget.n_alerts - budget.n_labelled:,} are on wallets without a label."
         known = f"Of the {budget.n_labelled:,} with a known label {budget.n_illicit:,} are illicit"
@@ -214,11 +215,6 @@ def on_alerts(report: Report) -> str:
 def top_alerts(report: Report) -> list[Alert]:
     """The alerts that are shown: the highest scores first."""
     return sorted(report.alerts, key=lambda alert: (-alert.score, alert.case_id))[:SHOWN_ALERTS]
-
-
-def label_words(label: str) -> str:
-    """A label as a word of the page; anything else was refused by the model."""
-    return label if label in LABELS else "unlabelled"
 
 
 _VERDICT_WORDS = {

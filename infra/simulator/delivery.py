@@ -81,9 +81,7 @@ def write_stream(simulation: Simulation, path: Path) -> None:
     Raises:
         ValueError: another ending.
     """
-    table = simulation.table.drop_columns(
-        [name for name in simulation.table.column_names if name.startswith("origin.")]
-    )
+    table = simulation.table.drop_columns([name for name in simulation.table.column_names if name.startswith("origin.")])
     name = path.name.removesuffix(".gz")
     if path.name.endswith(".parquet"):
         pq.write_table(table, path, compression="zstd")

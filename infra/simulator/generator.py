@@ -111,9 +111,7 @@ def simulate(options: SimulatorOptions, ingest_id: str = "simulation") -> Simula
                       _truth(movements, schemes, table, crowd.ids))  # fmt: skip
 
 
-def _table(
-    rng: np.random.Generator, moved: Movements, micros: _Ints, ids: pa.Array, options: SimulatorOptions, ingest_id: str
-) -> pa.Table:
+def _table(rng: np.random.Generator, moved: Movements, micros: _Ints, ids: pa.Array, options: SimulatorOptions, ingest_id: str) -> pa.Table:
     n = len(moved)
     is_card = moved.kind == PAYMENT
     network = pa.array(np.array([CHAIN, CARD]))
@@ -188,9 +186,7 @@ def _decimals(grains: _Ints, is_null: npt.NDArray[np.bool_]) -> pa.Array:
     return pa.Array.from_buffers(pa.decimal128(38, 18), len(grains), [bitmap, pa.py_buffer(words)])
 
 
-def _labels(
-    rng: np.random.Generator, moved: Movements, schemes: list[Scheme], ids: pa.Array, ordinary: int
-) -> dict[str, str]:
+def _labels(rng: np.random.Generator, moved: Movements, schemes: list[Scheme], ids: pa.Array, ordinary: int) -> dict[str, str]:
     appearing = np.zeros(len(ids), np.bool_)
     appearing[moved.source] = True
     appearing[moved.target] = True

@@ -80,9 +80,7 @@ def everyday(rng: np.random.Generator, people: Population, count: int, mules: np
 def card_payments(rng: np.random.Generator, people: Population, count: int) -> Movements:
     """Cards pay merchants; a card keeps to a few of them, and some merchants are far larger than others."""
     card = rng.integers(0, max(1, people.cards), count)
-    usual = (card[:, None] * np.array([7919, 104729, 1299709]) % max(1, people.merchants))[
-        np.arange(count), rng.integers(0, 3, count)
-    ]
+    usual = (card[:, None] * np.array([7919, 104729, 1299709]) % max(1, people.merchants))[np.arange(count), rng.integers(0, 3, count)]
     merchant = np.where(rng.random(count) < 0.5, usual, zipf(rng, people.merchants, count))
     amount = np.exp(rng.normal(3.2, 1.1, count))
     return Movements(

@@ -190,9 +190,7 @@ def plant(
     return Movements(source, target, edges[:, 2], edges[:, 3], decimals, kind, numbers.astype(np.int64)), schemes
 
 
-def _members(
-    rng: np.random.Generator, people: Population, n: int, start: float, used: npt.NDArray[np.bool_], newcomers: float
-) -> _Ints:
+def _members(rng: np.random.Generator, people: Population, n: int, start: float, used: npt.NDArray[np.bool_], newcomers: float) -> _Ints:
     """`n` wallets that are there at `start` and in no other scheme: a share newly come, the rest from all before."""
     alive = int(people.born_by(np.array([start]))[0])
     recent = alive - 1 - (rng.random(3 * n) ** 2 * min(alive, 400)).astype(np.int64)

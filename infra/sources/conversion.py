@@ -115,9 +115,7 @@ class TransactionConverter:
         MappingError: the mapping needs a file or a key that is not given.
     """
 
-    def __init__(
-        self, mapping: TransactionMapping, source: str, ingest_id: str, file: str | None, pseudonyms: Pseudonyms | None
-    ) -> None:
+    def __init__(self, mapping: TransactionMapping, source: str, ingest_id: str, file: str | None, pseudonyms: Pseudonyms | None) -> None:
         if mapping.needs_file and file is None:
             mistake = "its ids are made from the file's content, so it cannot read a stream"
             raise MappingError(mapping.title, {"transaction_id": mistake})
@@ -177,9 +175,7 @@ class TransactionConverter:
             _note_faults(texts.raw.problems, column, faults, name)
         return decimal_array(words, np.asarray(column.is_valid()) & (faults == 0))
 
-    def _money(
-        self, texts: TextColumns, money: MoneyField, name: str, main_asset: pa.Array
-    ) -> tuple[pa.Array, pa.Array]:
+    def _money(self, texts: TextColumns, money: MoneyField, name: str, main_asset: pa.Array) -> tuple[pa.Array, pa.Array]:
         amount, asset = self._amount(texts, money.amount, name), texts.text(money.asset, f"{name}_asset")
         if money.only_if_asset_differs:
             differs = pc.fill_null(pc.not_equal(asset, main_asset), True)
@@ -193,23 +189,15 @@ class TransactionConverter:
         found, is_bad, is_early = micros(column, field)
         problems = texts.raw.problems
         if column.null_count:
-            problems.add(
-                np.asarray(column.is_null()), "missing_occurred_at", "occurred_at: expected a time, found none"
-            )
-        problems.add(
-            is_early, "invalid_occurred_at", lambda row: f"expected 1970 or later, found {_shown(column, row)}"
-        )
-        problems.add(
-            is_bad, "invalid_occurred_at", lambda row: f"expected a time as {field.format}, found {_shown(column, row)}"
-        )
+            problems.add(np.asarray(column.is_null()), "missing_occurred_at", "occurred_at: expected a time, found none")
+        problems.add(is_early, "invalid_occurred_at", lambda row: f"expected 1970 or later, found {_shown(column, row)}")
+        problems.add(is_bad, "invalid_occurred_at", lambda row: f"expected a time as {field.format}, found {_shown(column, row)}")
         return pa.array(np.where(is_bad | is_early, 0, found)).cast(_TIME)
 
     def _block(self, texts: TextColumns, name: str) -> pa.Array:
         column = texts.column(name).cast(pa.string())
         words, faults = scaled_integers(column, 0)
-        faults = np.where(
-            (faults == 0) & ((words[:, 1] != 0) | (words[:, 0] >> 63 != 0)), NumberFault.TOO_LARGE, faults
-        ).astype(np.uint8)
+        faults = np.where((faults == 0) & ((words[:, 1] != 0) | (words[:, 0] >> 63 != 0)), NumberFault.TOO_LARGE, faults).astype(np.uint8)
         if faults.any():
             _note_faults(texts.raw.problems, column, faults, "block")
         return pa.array(words[:, 0].view(np.int64), mask=np.asarray(column.is_null()) | (faults != 0))
@@ -222,9 +210,7 @@ class TransactionConverter:
                 problem = f"card_features.v{number}: expected a number, found none"
                 texts.raw.problems.add(np.asarray(column.is_null()), "missing_card_features", problem)
             values, is_bad = floats(column)
-            texts.raw.problems.add(
-                is_bad, "invalid_card_features", f"card_features.v{number}: expected a finite number"
-            )
+            texts.raw.problems.add(is_bad, "invalid_card_features", f"card_features.v{number}: expected a finite number")
             columns[f"card_features.v{number}"] = values
         return columns
 

@@ -194,9 +194,7 @@ class TransactionMapping(_Named):
     fee: MoneyField | None = None
     block: str | None = None
     payment: PaymentFields | None = None
-    card_features: str | None = Field(
-        None, pattern=r"^[^{}]*\{n\}[^{}]*$", description="column names, {n} from 1 to 28"
-    )
+    card_features: str | None = Field(None, pattern=r"^[^{}]*\{n\}[^{}]*$", description="column names, {n} from 1 to 28")
     label: LabelField | None = None
 
     @field_validator("kind", "status")

@@ -33,9 +33,7 @@ class NumberFault(IntEnum):
         )[self.value]  # fmt: skip
 
 
-def scaled_integers(
-    texts: pa.Array, scale: int, is_truncating: bool = False
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
+def scaled_integers(texts: pa.Array, scale: int, is_truncating: bool = False) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
     """Each text times 10^scale as a whole number of at most 38 digits.
 
     Args:

@@ -102,9 +102,7 @@ def _with_escapes(
 ) -> pa.Array:
     values: list[bytes] = []
     bad = np.zeros(len(starts), np.bool_)
-    for row, (start, length, is_escaped) in enumerate(
-        zip(starts.tolist(), lengths.tolist(), escapes.tolist(), strict=True)
-    ):
+    for row, (start, length, is_escaped) in enumerate(zip(starts.tolist(), lengths.tolist(), escapes.tolist(), strict=True)):
         value = buffer[start : start + length].tobytes()
         if is_escaped:
             value = value.replace(b'""', b'"')

@@ -45,9 +45,7 @@ class RowReader(Protocol):
         """
 
 
-def open_rows(
-    source: str | Path | BinaryIO, wanted: Callable[[tuple[str, ...]], Iterable[str]], delimiter: str = ","
-) -> RowReader:
+def open_rows(source: str | Path | BinaryIO, wanted: Callable[[tuple[str, ...]], Iterable[str]], delimiter: str = ",") -> RowReader:
     """A reader for a source.
 
     Args:
@@ -221,9 +219,7 @@ class CsvRows(_Buffered):
             lengths = np.where(is_good, scan.lengths[field, :found], 0)
             escapes = np.where(is_good, scan.escapes[field, :found], 0).astype(np.uint8)
             columns[name] = text_column(buffer, scan.starts[field, :found], lengths, escapes, problems, name)
-        return RawRows(
-            self.row, found, columns, lambda row: buffer[int(starts[row]) : int(ends[row])].tobytes(), problems
-        )
+        return RawRows(self.row, found, columns, lambda row: buffer[int(starts[row]) : int(ends[row])].tobytes(), problems)
 
 
 class _Scan:
@@ -257,9 +253,7 @@ class JsonRows(_Buffered):
 
     header: tuple[str, ...] = ()
 
-    def __init__(
-        self, where: str, blocks: ByteBlocks, stream: Iterator[bytes], first: bytes, wanted: tuple[str, ...]
-    ) -> None:
+    def __init__(self, where: str, blocks: ByteBlocks, stream: Iterator[bytes], first: bytes, wanted: tuple[str, ...]) -> None:
         super().__init__(where, blocks, stream, first)
         self._wanted = wanted
         self._is_checked = blocks.is_live  # one odd row must not end a stream

@@ -235,9 +235,7 @@ def _assembled(
     )  # fmt: skip
 
 
-def transaction_labels(
-    table: pa.Table, truth: pa.Array, field: LabelField, known_at: datetime
-) -> list[LabelTransaction]:
+def transaction_labels(table: pa.Table, truth: pa.Array, field: LabelField, known_at: datetime) -> list[LabelTransaction]:
     """Commands for the rows of `table` [n] whose `truth` [n] says something; each transaction's label once."""
     found: list[LabelTransaction] = []
     for tx_id, value in zip(table.column("tx_id").to_pylist(), truth.cast(pa.string()).to_pylist(), strict=True):

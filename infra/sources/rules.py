@@ -19,9 +19,7 @@ from infra.sources.raw_rows import Problems
 CONTROL = r"[\x00-\x1f\x7f-\x{9f}\x{2028}\x{2029}]"
 _KINDS = pa.array([kind.value for kind in TransactionKind if kind is not TransactionKind.UNKNOWN])
 _STATUSES = pa.array([status.value for status in TransactionStatus if status is not TransactionStatus.UNKNOWN])
-_TEXTS = tuple(
-    f"payment.{name}" for name in ("merchant_category", "location", "country", "payment_method", "device_id")
-)
+_TEXTS = tuple(f"payment.{name}" for name in ("merchant_category", "location", "country", "payment_method", "device_id"))
 
 
 def check_transactions(table: pa.Table, problems: Problems, arrived_at: datetime | None) -> None:
@@ -111,9 +109,7 @@ def _id(table: pa.Table, name: str, problems: Problems, is_needed: bool = False)
     empty = _true(pc.equal(pc.binary_length(column), 0))
     problems.add(empty, f"invalid_{name}", f"{name}: expected 1 to {MAX_ID_LENGTH} characters, found 0")
     control = _true(pc.match_substring_regex(column, CONTROL))
-    problems.add(
-        control, f"invalid_{name}", lambda row: f"{name}: expected no control characters, found {_shown(column, row)}"
-    )
+    problems.add(control, f"invalid_{name}", lambda row: f"{name}: expected no control characters, found {_shown(column, row)}")
     return column
 
 
@@ -128,9 +124,7 @@ def _prefixed_id(table: pa.Table, name: str, network: pa.Array, problems: Proble
         own = pc.and_(pc.starts_with(column, prefix), pc.and_(longer, pc.equal(network, one)))
         is_prefixed |= _true(own)
     wrong = ~is_prefixed & np.asarray(column.is_valid()) & np.asarray(network.is_valid())
-    problems.add(
-        wrong, f"invalid_{name}", lambda row: f"{name}: expected {network[row]}:<id>, found {_shown(column, row)}"
-    )
+    problems.add(wrong, f"invalid_{name}", lambda row: f"{name}: expected {network[row]}:<id>, found {_shown(column, row)}")
 
 
 def _too_long(column: pa.Array, name: str, problems: Problems, limit: int) -> None:

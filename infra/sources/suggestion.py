@@ -61,9 +61,7 @@ def suggest(header: tuple[str, ...], name: str = "my_source") -> str:
     if "block" in columns:
         draft["block"] = columns["block"]
     payment: dict[str, object] = {
-        field: {"column": columns[field]}
-        for field in ("merchant_category", "location", "country", "payment_method")
-        if field in columns
+        field: {"column": columns[field]} for field in ("merchant_category", "location", "country", "payment_method") if field in columns
     }
     if "device_id" in columns:
         payment["device_id"] = {"column": columns["device_id"], "pseudonym": "device"}

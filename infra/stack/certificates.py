@@ -30,9 +30,7 @@ def make_certificates(folder: Path) -> Path:
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))])
     leaf = _builder(_name("localhost"), ca_name, key.public_key()).add_extension(names, False)
     certificate = leaf.sign(ca_key, hashes.SHA256())
-    pem_key = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem_key = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     pem = serialization.Encoding.PEM
     write_private(folder / "ca.pem", ca_certificate.public_bytes(pem).decode())
     chain = certificate.public_bytes(pem) + ca_certificate.public_bytes(pem)

@@ -158,9 +158,7 @@ class Stack:
         """Tell whether a supervisor runs."""
         return self.state.is_supervised()
 
-    def wait_ready(
-        self, names: Iterable[str], *, timeout_s: float = READY_TIMEOUT_S, progress: Progress | None = None
-    ) -> None:
+    def wait_ready(self, names: Iterable[str], *, timeout_s: float = READY_TIMEOUT_S, progress: Progress | None = None) -> None:
         """Wait until each named part answers by its protocol; a worker: until it runs, or has done its work.
 
         Raises:

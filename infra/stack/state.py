@@ -155,9 +155,7 @@ class StackState:
             for name, w in raw.get("workers", {}).items()
         }
         owner = raw.get("owner")
-        return Desired(
-            tuple(raw.get("parts", ())), workers, tuple(owner) if owner else None, raw.get("is_kafka_secure", False)
-        )
+        return Desired(tuple(raw.get("parts", ())), workers, tuple(owner) if owner else None, raw.get("is_kafka_secure", False))
 
     @contextmanager
     def change_desired(self) -> Iterator[list[Desired]]:

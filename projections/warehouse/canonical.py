@@ -163,9 +163,7 @@ class _Fold:
             valid_to=pl.col("known_at").shift(-1).over("wallet_id"),
         ).with_columns(is_current=pl.col("valid_to").is_null())
         first = history.group_by("wallet_id").agg(valid_to=pl.col("known_at").min())
-        placeholders = placeholders.join(first, on="wallet_id", how="left").with_columns(
-            is_current=pl.col("valid_to").is_null()
-        )
+        placeholders = placeholders.join(first, on="wallet_id", how="left").with_columns(is_current=pl.col("valid_to").is_null())
         return pl.concat([placeholders, history], how="diagonal_relaxed")
 
     def _hour_rows(self) -> pl.DataFrame:

@@ -73,9 +73,7 @@ class WarehouseGenerations:
         with translated("dropping a generation"), self._connect() as connection, connection.cursor() as cursor:
             run(cursor, sql.LOCK_LAYOUT, (sql.LAYOUT_LOCK,))
             if _live(cursor) == generation:
-                raise ProjectionError(
-                    f"expected a generation that is not live, found {generation}: publish another first"
-                )
+                raise ProjectionError(f"expected a generation that is not live, found {generation}: publish another first")
             run(cursor, f'DROP SCHEMA IF EXISTS "{schema_of(generation)}" CASCADE')
             connection.commit()
 

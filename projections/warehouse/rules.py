@@ -199,9 +199,7 @@ def broken_rules(batch: EventBatch) -> list[Rejection]:
         for row in sorted(by_row):
             (place,) = places.slice(row, 1).to_pylist()
             reason, message = by_row[row]
-            found.append(
-                Rejection(place["_topic"], place["_partition"], place["_offset"], reason, f"{event_type}: {message}")
-            )
+            found.append(Rejection(place["_topic"], place["_partition"], place["_offset"], reason, f"{event_type}: {message}"))
     return found
 
 
@@ -219,7 +217,5 @@ def _checks(event_type: str, events: pa.Table) -> Iterator[tuple[str, str, pa.Ar
 def _may_hold_nul(column: pa.ChunkedArray) -> bool:
     """Whether a NUL stands anywhere in the column's bytes: one search a chunk instead of one a row."""
     return any(
-        chunk.buffers()[2] is not None and b"\0" in memoryview(chunk.buffers()[2]).tobytes()
-        for chunk in column.chunks
-        if len(chunk)
+        chunk.buffers()[2] is not None and b"\0" in memoryview(chunk.buffers()[2]).tobytes() for chunk in column.chunks if len(chunk)
     )

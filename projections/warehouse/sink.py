@@ -140,8 +140,7 @@ class WarehouseProjection:
             moved = run(cursor, sql.START_CHECKPOINT, (topic, partition, after))
         if not moved:
             raise StalePosition(
-                f"expected the warehouse's checkpoint of {topic}-{partition} at {before}, found another: "
-                "a second worker has written"
+                f"expected the warehouse's checkpoint of {topic}-{partition} at {before}, found another: a second worker has written"
             )
 
     @contextmanager

@@ -54,9 +54,7 @@ def _column(name: str, kind: Any, *, null: bool = False, encode: str | None = No
     return sa.Column(name, kind, nullable=null, redshift_encode=chosen)
 
 
-def _fact(
-    metadata: sa.MetaData, name: str, topic: str, *columns: sa.Column[Any], distkey: str, sortkey: list[str]
-) -> sa.Table:
+def _fact(metadata: sa.MetaData, name: str, topic: str, *columns: sa.Column[Any], distkey: str, sortkey: list[str]) -> sa.Table:
     """A table of single records: never two rows for one place in the log. `log_topic` is filled by its default."""
     return sa.Table(
         name,
@@ -331,10 +329,7 @@ def _dimensions(m: sa.MetaData) -> None:
         "dim_time",
         m,
         _column("hour_start", _Time, encode="raw"),
-        *(
-            _column(name, sa.Integer())
-            for name in ("year", "quarter", "month", "day", "hour", "iso_year", "iso_week", "iso_weekday")
-        ),
+        *(_column(name, sa.Integer()) for name in ("year", "quarter", "month", "day", "hour", "iso_year", "iso_week", "iso_weekday")),
         _column("is_weekend", sa.Boolean(), encode="raw"),
         sa.PrimaryKeyConstraint("hour_start"),
         redshift_diststyle="ALL",

@@ -58,9 +58,7 @@ def draw(link: str, password: str, picture: Path) -> tuple[int, int]:
         page.wait_for_selector("[data-testid=exportGraSSButton]", state="attached")
         page.click("[data-testid=editor-Run]")
         page.wait_for_selector("svg g.node")
-        frame = page.locator(
-            "[data-testid=frame]", has=page.locator("[data-testid=cypherFrameSidebarVisualization]")
-        ).first
+        frame = page.locator("[data-testid=frame]", has=page.locator("[data-testid=cypherFrameSidebarVisualization]")).first
         frame.get_by_title("Fullscreen").first.click()
         # The layout of the circles comes to rest.
         page.wait_for_function(
@@ -92,9 +90,7 @@ def alerted(stack: Stack) -> tuple[Stack, str]:
         tx_id = log.send(f"test:0x{i:038x}aa", "test:0xfeed000000000000000000000000000000beef", f"{i + 1}.5")
         log.send(f"test:0x{i:038x}bb", f"test:0x{i:038x}aa", "20")
     log.alert("case1", "test:0xfeed000000000000000000000000000000beef", tx_id, "<b>fan in</b> of 8 wallets")
-    log.score(
-        tx_id, 14, "test:0x00000000000000000000000000000000000007aa", "test:0xfeed000000000000000000000000000000beef"
-    )
+    log.score(tx_id, 14, "test:0x00000000000000000000000000000000000007aa", "test:0xfeed000000000000000000000000000000beef")
     auth = (settings.user, settings.password.get_secret_value())
     with neo4j.GraphDatabase.driver(settings.uri, auth=auth) as driver:
         with driver.session(database=settings.database) as session:
@@ -106,9 +102,7 @@ def alerted(stack: Stack) -> tuple[Stack, str]:
         found = run_query(driver, settings.database, "alerts", {})
     render_guide(
         [
-            GuideAlert(
-                row["case_id"], row["wallet_id"], row["reason"], row["score"], 0.8, row["status"], row["explanation"]
-            )
+            GuideAlert(row["case_id"], row["wallet_id"], row["reason"], row["score"], 0.8, row["status"], row["explanation"])
             for row in found
         ],
         guides_folder(stack.state),

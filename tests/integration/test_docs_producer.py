@@ -24,9 +24,7 @@ def producer_of_the_docs() -> str:
     return str(blocks[0])
 
 
-def test_the_producer_of_the_docs_sends_a_command_that_we_can_decode(
-    kafka_bootstrap: str, registry_url: str, tmp_path: Path
-) -> None:
+def test_the_producer_of_the_docs_sends_a_command_that_we_can_decode(kafka_bootstrap: str, registry_url: str, tmp_path: Path) -> None:
     kafka = {"bootstrap.servers": kafka_bootstrap}
     catalog = Registry({"url": registry_url}).establish()
     admin = TopicAdmin(kafka)
@@ -35,17 +33,11 @@ def test_the_producer_of_the_docs_sends_a_command_that_we_can_decode(
     program = tmp_path / "producer.py"
     program.write_text(producer_of_the_docs(), "utf-8")
 
-    ended = subprocess.run(
-        [sys.executable, str(program), kafka_bootstrap, registry_url], capture_output=True, text=True, timeout=TIMEOUT_S
-    )
+    ended = subprocess.run([sys.executable, str(program), kafka_bootstrap, registry_url], capture_output=True, text=True, timeout=TIMEOUT_S)
 
     assert ended.returncode == 0, ended.stderr
     batches = list(read_batches(kafka, [COMMANDS], before, admin.ends([COMMANDS])))
-    sent = [
-        (key, *RecordCodec(catalog).decode(value))
-        for batch in batches
-        for key, value in zip(batch.keys, batch.values, strict=True)
-    ]
+    sent = [(key, *RecordCodec(catalog).decode(value)) for batch in batches for key, value in zip(batch.keys, batch.values, strict=True)]
     found = [(key, name, record) for key, name, record in sent if record.get("tx_id") == "bank:2026-000017:0"]
     assert len(found) == 1
     key, name, record = found[0]

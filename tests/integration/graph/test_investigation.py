@@ -61,9 +61,7 @@ def database(driver: neo4j.Driver, neo4j_settings: Neo4jSettings) -> str:
 
 def test_an_alert_is_drawn_with_its_wallet_and_two_rings(driver: neo4j.Driver, database: str) -> None:
     rows = run_query(driver, database, "alert", {"case_id": "case1"})
-    drawn = {
-        node.get("wallet_id", node.get("case_id")) for row in rows for path in row.values() for node in nodes(path)
-    }
+    drawn = {node.get("wallet_id", node.get("case_id")) for row in rows for path in row.values() for node in nodes(path)}
     assert drawn == {"case1", "test:a", "test:b", "test:c", "test:hub"}
     assert rows[0]["alert"]["nodes"][0]["labels"] == ["Alert"]
     assert "embedding" not in rows[0]["alert"]["nodes"][1]
@@ -114,9 +112,7 @@ def test_alerts_are_listed(driver: neo4j.Driver, database: str) -> None:
 
 @pytest.mark.parametrize("wallet", HOSTILE)
 @pytest.mark.parametrize("name", ["neighbourhood", "counterparties"])
-def test_a_hostile_id_is_only_a_value_bound_or_written_out(
-    driver: neo4j.Driver, database: str, name: str, wallet: str
-) -> None:
+def test_a_hostile_id_is_only_a_value_bound_or_written_out(driver: neo4j.Driver, database: str, name: str, wallet: str) -> None:
     bound = run_query(driver, database, name, {"wallet_id": wallet})
     written, _, _ = driver.execute_query(query_text(name, {"wallet_id": wallet}), database_=database)  # type: ignore[arg-type]
     assert len(written) == len(bound) > 0
@@ -131,9 +127,7 @@ def test_no_investigation_can_write(driver: neo4j.Driver, database: str, monkeyp
         run_query(driver, database, "alerts", {})
 
 
-def test_a_query_that_runs_too_long_is_stopped(
-    driver: neo4j.Driver, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_query_that_runs_too_long_is_stopped(driver: neo4j.Driver, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = INVESTIGATIONS["alerts"]
     endless = "UNWIND range(1, 100000) AS a UNWIND range(1, 100000) AS b RETURN count(a * b)"
     slow = type(asked)("alerts", asked.doc, {}, endless, timeout_s=0.5)

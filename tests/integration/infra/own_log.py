@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from infra.simulator.generator import SimulatorOptions, simulate
 from infra.stack import Stack
 from projections.runner import Runner
 from projections.verify import Proof
-from schema_registry.contracts import COMMANDS
+from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 from tests.conftest import bare_settings
 
 
@@ -35,7 +36,12 @@ class OwnLog:
         for chunk in commands(simulate(SimulatorOptions(count=count, seed=seed)), self.composition.clients.catalog):
             self.composition.producer.send(COMMANDS, chunk.keys, chunk.values)
         self.composition.producer.flush()
+        before = sum(self.ends([TRANSACTION_EVENTS]).values())
         self.drive("command-handler")
+        deadline = time.monotonic() + 30
+        # A committed transaction is visible a moment after the commit has returned.
+        while sum(self.ends([TRANSACTION_EVENTS]).values()) < before + count and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def drive(self, name: str) -> None:
         """Run a worker in this process until it has reached the head as it is now."""

@@ -86,9 +86,7 @@ def test_the_same_batch_twice_is_refused_and_doubles_nothing(sink: WalletGraphPr
     assert sink.retries == 0
 
 
-def test_a_crash_before_the_commit_leaves_neither_rows_nor_checkpoint(
-    sink: WalletGraphProjection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_before_the_commit_leaves_neither_rows_nor_checkpoint(sink: WalletGraphProjection, monkeypatch: pytest.MonkeyPatch) -> None:
     log = everything()
 
     def crash(*_: object) -> None:
@@ -128,9 +126,7 @@ def test_of_two_writers_from_the_same_position_one_wins(sink: WalletGraphProject
     assert read_back(sink) == expected(sink, log)
 
 
-def test_deadlocks_of_two_writers_on_a_hub_are_retried_and_never_seen(
-    sink: WalletGraphProjection, driver: neo4j.Driver
-) -> None:
+def test_deadlocks_of_two_writers_on_a_hub_are_retried_and_never_seen(sink: WalletGraphProjection, driver: neo4j.Driver) -> None:
     log = SmallLog()
     for i in range(6000):
         log.send(f"test:s{i % 701}", f"test:{'hub' if i % 2 else i % 97}", f"{i}.000000000000000001")
@@ -223,9 +219,7 @@ def test_an_older_score_never_hides_a_newer_one(sink: WalletGraphProjection) -> 
     assert scored[12:14] == ("0.9", "1")
 
 
-def test_a_transaction_that_the_graph_holds_already_stops_the_worker(
-    sink: WalletGraphProjection, driver: neo4j.Driver
-) -> None:
+def test_a_transaction_that_the_graph_holds_already_stops_the_worker(sink: WalletGraphProjection, driver: neo4j.Driver) -> None:
     log = SmallLog()
     log.send("test:a", "test:b")
     apply_all(sink, log)

@@ -102,9 +102,7 @@ def test_a_crash_before_commit_leaves_nothing(dsn: str, monkeypatch: pytest.Monk
     assert stored_rows(warehouse) == expected_rows(warehouse, batch_of(placed))
 
 
-def test_a_session_killed_in_the_middle_is_store_unavailable_and_leaves_nothing(
-    dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_killed_in_the_middle_is_store_unavailable_and_leaves_nothing(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     warehouse = WarehouseProjection(dsn)
     placed = one_of_each()
     load = dimensions.load_dimensions

@@ -162,13 +162,9 @@ def test_views_answer_with_labels_and_descriptions_as_known_at_the_time(dsn: str
     warehouse = WarehouseProjection(dsn)
     warehouse.refresh()
     query(dsn, "UPDATE warehouse_g1.fact_transaction SET source_wallet_id = 'ethereum:0xa'")
-    features = (
-        "SELECT source_label_known_before, source_kind_at, transaction_label, score FROM warehouse_g1.v_fraud_features"
-    )
+    features = "SELECT source_label_known_before, source_kind_at, transaction_label, score FROM warehouse_g1.v_fraud_features"
     assert query(dsn, f"{features} WHERE tx_id = '{TX}'") == [(None, "unknown", "illicit", 0.5)]
     query(dsn, "UPDATE warehouse_g1.fact_transaction SET occurred_at = occurred_at + interval '2 days'")
     assert query(dsn, f"{features} WHERE tx_id = '{TX}'") == [("licit", "exchange", "illicit", 0.5)]
-    assert query(dsn, "SELECT sum(transactions), sum(settled_transactions) FROM warehouse_g1.mv_hourly_volume") == [
-        (12, 10)
-    ]
+    assert query(dsn, "SELECT sum(transactions), sum(settled_transactions) FROM warehouse_g1.mv_hourly_volume") == [(12, 10)]
     assert query(dsn, "SELECT count(*) > 0 FROM warehouse_g1.mv_wallet_behaviour WHERE n_in + n_out > 0") == [(True,)]

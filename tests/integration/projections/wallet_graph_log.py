@@ -69,9 +69,7 @@ class SmallLog:
         )  # fmt: skip
 
     def extend(self, case: str, wallet: str, tx_id: str) -> None:
-        self.add(
-            "AlertExtended", case, case_id=case, wallet_id=wallet, score=0.95, tx_id=tx_id, tx_seq=1, known_at=START
-        )
+        self.add("AlertExtended", case, case_id=case, wallet_id=wallet, score=0.95, tx_id=tx_id, tx_seq=1, known_at=START)
 
     def end(self) -> dict[tuple[str, int], int]:
         return {place: len(records) for place, records in self.records.items()}
@@ -135,9 +133,7 @@ def everything() -> SmallLog:
     log.score(card, 7, None, None, None, None)
     log.add("WalletDescribed", exchange, wallet_id=exchange, kind="address", name="old", country=None, source="list")
     log.add("WalletDescribed", exchange, wallet_id=exchange, kind="exchange", name="Kraken", country="US", source="l2")
-    log.add(
-        "WalletDescribed", "test:unseen", wallet_id="test:unseen", kind="merchant", name=None, country="DE", source="l"
-    )
+    log.add("WalletDescribed", "test:unseen", wallet_id="test:unseen", kind="merchant", name=None, country="DE", source="l")
     log.add("WalletLabelled", a, wallet_id=a, label="licit", source="x")
     log.add("WalletLabelled", a, wallet_id=a, label="illicit", source="y")
     log.add("WalletFrozen", a, wallet_id=a, reason="court")

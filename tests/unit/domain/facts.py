@@ -43,9 +43,7 @@ def moved(tx_id: str, source: str | None, target: str | None = None) -> Transact
 def decide_all(decider: Decider, transactions: Iterable[TransactionFacts]) -> Any:
     """Decide transactions that stand for themselves: the tx_id is the key, the record the digest."""
     found = list(transactions)
-    return decider.decide_transactions(
-        [tx.tx_id.encode() for tx in found], [tx.record for tx in found], found.__getitem__
-    )
+    return decider.decide_transactions([tx.tx_id.encode() for tx in found], [tx.record for tx in found], found.__getitem__)
 
 
 def alert(wallet_id: str = WALLET, tx_id: str = TX, **changes: Any) -> RaiseAlert:

@@ -44,9 +44,7 @@ def test_an_alert_allocates_a_case_whose_id_follows_from_the_facts() -> None:
     assert case.case_id(WALLET, AlertReason.FROZEN_WALLET_MOVED, TX) != ID
 
 
-@pytest.mark.parametrize(
-    "events", [(RAISED,), (RAISED, OPENED), (RAISED, OPENED, REACHED)], ids=["alerted", "open", "decided"]
-)
+@pytest.mark.parametrize("events", [(RAISED,), (RAISED, OPENED), (RAISED, OPENED, REACHED)], ids=["alerted", "open", "decided"])
 def test_a_later_transaction_joins_the_alert_until_it_is_closed(events: tuple[CaseEvent, ...]) -> None:
     found = case.decide(given(*events), alert(tx_id="card:tx2:0", tx_seq=9, score=0.99))
     assert found == [AlertExtended(ID, WALLET, 0.99, "card:tx2:0", 9, AT)]
@@ -93,9 +91,7 @@ def test_the_life_of_a_case() -> None:
         ((RAISED,), ReachVerdict(ID, "unknown", "r", "ann", AT), "unknown_verdict"),
     ],
 )
-def test_what_may_not_happen_is_refused_with_its_reason(
-    events: tuple[CaseEvent, ...], command: Any, reason: str
-) -> None:
+def test_what_may_not_happen_is_refused_with_its_reason(events: tuple[CaseEvent, ...], command: Any, reason: str) -> None:
     with pytest.raises(CommandRefused) as caught:
         case.decide(given(*events), command)
     assert caught.value.reason == reason
@@ -103,9 +99,7 @@ def test_what_may_not_happen_is_refused_with_its_reason(
 
 def test_a_verdict_may_be_revised_until_the_close() -> None:
     revised = ReachVerdict(ID, "not_fraud", "known merchant", "bob", AT)
-    assert case.decide(given(RAISED, REACHED), revised) == [
-        VerdictReached(ID, WALLET, Verdict.NOT_FRAUD, "known merchant", "bob", AT)
-    ]
+    assert case.decide(given(RAISED, REACHED), revised) == [VerdictReached(ID, WALLET, Verdict.NOT_FRAUD, "known merchant", "bob", AT)]
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,7 @@ def test_a_transaction_is_recorded_once_whoever_sends_it_again() -> None:
 
 
 def test_a_duplicate_inside_one_batch_is_seen_before_anything_is_stored() -> None:
-    found = decide_all(
-        decider_after(), [moved("card:1:0", WALLET), moved("card:2:0", WALLET), moved("card:1:0", WALLET)]
-    )
+    found = decide_all(decider_after(), [moved("card:1:0", WALLET), moved("card:2:0", WALLET), moved("card:1:0", WALLET)])
     assert found.outcomes == [Outcome.RECORDED, Outcome.RECORDED, Outcome.DUPLICATE]
 
 
@@ -65,9 +63,7 @@ def test_the_same_id_with_another_payload_is_a_conflict_and_the_first_stands(is_
         seen.kept[b"t"] = b"first"
     before: list[bytes] = [] if is_stored else [b"first"]
     digests = [*before, b"other", b"first"]
-    found = decider_after(seen=seen).decide_transactions(
-        [b"t"] * len(digests), digests, lambda i: pytest.fail("not needed")
-    )
+    found = decider_after(seen=seen).decide_transactions([b"t"] * len(digests), digests, lambda i: pytest.fail("not needed"))
     assert found.outcomes[-2:] == [Outcome.CONFLICT, Outcome.DUPLICATE]
     assert found.new_digests == ({} if is_stored else {b"t": b"first"})
 
@@ -81,9 +77,7 @@ def test_while_no_wallet_is_frozen_no_transaction_is_read() -> None:
 def test_on_an_authorised_network_a_frozen_source_waits() -> None:
     found = decide_all(decider_after(FROZEN), [moved("card:1:0", WALLET), moved("card:2:0", "card:other")])
     assert found.outcomes == [Outcome.HELD, Outcome.RECORDED]
-    assert found.events == [
-        (0, TransactionHeld("card:1:0", WALLET, "source wallet is frozen", b"record of card:1:0", AT))
-    ]
+    assert found.events == [(0, TransactionHeld("card:1:0", WALLET, "source wallet is frozen", b"record of card:1:0", AT))]
 
 
 def test_a_held_transaction_sent_again_is_a_duplicate_and_waits_once() -> None:
@@ -95,9 +89,7 @@ def test_a_held_transaction_sent_again_is_a_duplicate_and_waits_once() -> None:
 
 def test_on_an_observed_network_it_happened_and_raises_an_alert() -> None:
     frozen = WalletFrozen(CHAIN, "court order", "ann", AT)
-    found = decide_all(
-        decider_after(frozen), [moved("ethereum:1:0", CHAIN), moved("ethereum:2:0", "ethereum:0xb", CHAIN)]
-    )
+    found = decide_all(decider_after(frozen), [moved("ethereum:1:0", CHAIN), moved("ethereum:2:0", "ethereum:0xb", CHAIN)])
     assert found.outcomes == [Outcome.RECORDED] * 2
     (_, raised), (_, joined) = found.events
     assert isinstance(raised, AlertRaised)

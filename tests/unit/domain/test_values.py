@@ -113,9 +113,7 @@ def test_an_amount_that_would_lose_something_is_refused(given_as: str, message: 
 
 
 @given(
-    st.decimals()
-    | st.integers().map(Decimal)
-    | st.tuples(st.integers(), st.integers(-90, 90)).map(lambda p: Decimal(p[0]).scaleb(p[1]))
+    st.decimals() | st.integers().map(Decimal) | st.tuples(st.integers(), st.integers(-90, 90)).map(lambda p: Decimal(p[0]).scaleb(p[1]))
 )
 def test_an_amount_is_exact_or_refused_never_rounded(number: Decimal) -> None:
     try:

@@ -17,9 +17,7 @@ from tests.unit.graph.streams import stream
 
 def observed(table: pa.Table, batch: int) -> tuple[FeatureState, list[Snapshot]]:
     state = FeatureState()
-    return state, [
-        state.observe(TransactionColumns.from_arrow(table.slice(at, batch))) for at in range(0, len(table), batch)
-    ]
+    return state, [state.observe(TransactionColumns.from_arrow(table.slice(at, batch))) for at in range(0, len(table), batch)]
 
 
 def joined(snapshots: list[Snapshot]) -> np.ndarray:
@@ -68,16 +66,12 @@ def test_poisoning_the_future_changes_nothing_up_to_the_cut_and_something_after(
     poisoned = pa.concat_tables([table.slice(0, cut), stream(1200, seed=9).slice(cut)])
     _, clean = observed(table, 256)
     _, dirty = observed(poisoned, 300)
-    rows = int(
-        sum(len(s.transaction[s.transaction + at < cut]) for s, at in zip(clean, range(0, 1200, 256), strict=True))
-    )
+    rows = int(sum(len(s.transaction[s.transaction + at < cut]) for s, at in zip(clean, range(0, 1200, 256), strict=True)))
     assert rows > cut
     assert joined(clean)[:rows].tobytes() == joined(dirty)[:rows].tobytes()
     roots_clean, roots_dirty = near(clean)[0], near(dirty)[0]
     assert roots_clean[:rows].tobytes() == roots_dirty[:rows].tobytes()
-    assert joined(clean)[rows:].tobytes() != joined(dirty)[rows:].tobytes(), (
-        "the control: a poisoned future must be seen after it"
-    )
+    assert joined(clean)[rows:].tobytes() != joined(dirty)[rows:].tobytes(), "the control: a poisoned future must be seen after it"
 
 
 def test_a_restored_state_goes_on_with_the_same_bits() -> None:

@@ -25,9 +25,7 @@ def test_names_are_unique_and_documented() -> None:
 
 
 def test_no_calendar_and_no_block() -> None:
-    assert not [
-        f.name for f in FEATURES if any(word in f.name.split("_") for word in ("block", "hour", "year", "month"))
-    ]
+    assert not [f.name for f in FEATURES if any(word in f.name.split("_") for word in ("block", "hour", "year", "month"))]
 
 
 def test_blocks_are_as_wide_as_their_writers() -> None:

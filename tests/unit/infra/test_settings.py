@@ -81,9 +81,7 @@ def test_all_mistakes_are_told_together_without_the_values() -> None:
     assert "secret-value" not in str(caught.value)
 
 
-def test_a_private_secrets_file_fills_what_the_environment_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_private_secrets_file_fills_what_the_environment_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "secrets.json"
     file.write_text(json.dumps({"neo4j": {"password": "from file"}, "s3": {"secret_key": "from file"}}))
     file.chmod(0o600)

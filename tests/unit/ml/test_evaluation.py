@@ -40,9 +40,7 @@ def test_what_cannot_exist_is_none() -> None:
 
 
 def test_a_wallet_is_judged_at_its_min_k_n() -> None:
-    judgements = Judgements(
-        ("a", "b", "a", "a", "b"), np.array([1, 1, 3, 2, 2]), np.array([0.1, 0.2, 0.9, 0.1, 0.3]), np.zeros(5)
-    )
+    judgements = Judgements(("a", "b", "a", "a", "b"), np.array([1, 1, 3, 2, 2]), np.array([0.1, 0.2, 0.9, 0.1, 0.3]), np.zeros(5))
     figures = by_maturity(judgements, {"a": True, "b": False}, {"3": 0.5})
     assert [figures[k]["auroc"] for k in ("1", "3", "all")] == [0.0, 1.0, 1.0]
     assert figures["3"]["f1"] == 1.0
@@ -66,9 +64,7 @@ def test_the_forest_judges_wallets_that_it_never_saw() -> None:
     cut = 28 // 2 * 9
     forest = forest_judgements(table, known, cut, judged, seed=0)
     truth = {wallet: labels[wallet].is_positive for wallet in judged}
-    ours = Judgements(
-        tuple(judged), np.ones(len(judged), np.int64), np.full(len(judged), 0.5), np.full(len(judged), 0.5)
-    )
+    ours = Judgements(tuple(judged), np.ones(len(judged), np.int64), np.full(len(judged), 0.5), np.full(len(judged), 0.5))
     figures = by_maturity(ours, truth, {}, forest)
     assert figures["1"]["auroc"] == 0.5
     assert (figures["all"]["forest_auroc"] or 0) > 0.9

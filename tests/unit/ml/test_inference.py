@@ -118,9 +118,7 @@ def test_the_server_scores_as_the_model_does(server: str, model: TrainedModel) -
         assert answer["scores"] == expected[:, 0].tolist()
         assert answer["features_only_scores"] == expected[:, 1].tolist()
         assert answer["model_version"] == package(model).model_version
-    answer = httpx.post(
-        server + "/invocations", content=npy(rows), headers={"content-type": NPY, "accept": NPY}, timeout=30
-    )
+    answer = httpx.post(server + "/invocations", content=npy(rows), headers={"content-type": NPY, "accept": NPY}, timeout=30)
     assert np.array_equal(np.load(io.BytesIO(answer.content)), expected)
 
 

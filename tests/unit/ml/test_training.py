@@ -47,9 +47,7 @@ def test_nothing_after_the_cut_and_no_later_label_is_used() -> None:
     cut = Cut(200, KNOWN_AT)
     poison = table.set_column(table.column_names.index("asset"), "asset", pa.array(["XXX"] * len(table)))
     changed = pa.concat_tables([table.slice(0, 200), poison.slice(200)])
-    late = {
-        wallet: replace(label, known_at=KNOWN_AT + timedelta(days=1)) for wallet, label in list(labels.items())[-20:]
-    }
+    late = {wallet: replace(label, known_at=KNOWN_AT + timedelta(days=1)) for wallet, label in list(labels.items())[-20:]}
     known = {wallet: label for wallet, label in labels.items() if wallet not in late}
     flipped = {wallet: replace(label, is_positive=not label.is_positive) for wallet, label in late.items()}
     first = train([table], Labels({**known, **late}), cut, seed=3)

@@ -86,7 +86,7 @@ def test_a_catalogue_knows_its_ids_both_ways() -> None:
     for name in contracts():
         assert catalog.version(catalog.latest_id(name)).contract.name == name
         assert catalog.ids_of(name) == {catalog.latest_id(name)}
-    with pytest.raises(UndecodableRecord, match="one of .* known contracts, found 0"):
+    with pytest.raises(UndecodableRecord, match=r"one of .* known contracts, found 0"):
         catalog.version(0)
 
 

@@ -108,6 +108,12 @@ def test_rows_that_are_not_accounted_for_make_a_report_red():
     assert not report.model_copy(update={"accounting": lost}).is_green
 
 
+def test_a_proof_of_no_store_and_one_that_contradicts_itself_are_red():
+    assert not samples.empty().is_green
+    report = samples.red()
+    assert not report.model_copy(update={"verify": report.verify.model_copy(update={"ok": True})}).is_green
+
+
 def test_histograms_lose_no_value():
     found = histogram({"illicit": [0.0, 0.5, 1.0], "licit": []}, n_bins=10)
     assert sum(found.counts["illicit"]) == 3

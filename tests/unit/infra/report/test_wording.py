@@ -89,6 +89,7 @@ def test_what_was_not_measured_is_said_so():
 
 def test_the_headline_names_the_store_that_differs():
     assert wording.headline(samples.full()) == "Verified: every store equals the log"
+    assert wording.headline(samples.empty()) == "Not verified: no store was read back"
     assert wording.headline(samples.red()) == "Not verified: graph differs from the log"
 
 

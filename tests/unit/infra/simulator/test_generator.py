@@ -116,9 +116,7 @@ def test_few_wallets_do_much_of_everything(simulation: Simulation) -> None:
 
 
 @pytest.mark.parametrize("name", ["s.parquet", "s.csv.gz", "s.jsonl.gz"])
-def test_a_file_reads_back_as_the_same_stream_and_cuts_by_its_truth(
-    simulation: Simulation, tmp_path: Path, name: str
-) -> None:
+def test_a_file_reads_back_as_the_same_stream_and_cuts_by_its_truth(simulation: Simulation, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_stream(simulation, path)
     write_truth(simulation, tmp_path / "labels.csv", tmp_path / "schemes.jsonl")
@@ -128,9 +126,7 @@ def test_a_file_reads_back_as_the_same_stream_and_cuts_by_its_truth(
     table = pa.concat_tables([chunk.table for chunk in found]).combine_chunks()
     for column in table.column_names:
         if not column.startswith("origin."):
-            assert table.column(column).combine_chunks().equals(simulation.table.column(column).combine_chunks()), (
-                column
-            )
+            assert table.column(column).combine_chunks().equals(simulation.table.column(column).combine_chunks()), column
     labels = read_labels(tmp_path / "labels.csv", label_mapping("tidemark_labels"), datetime.now(UTC)).by_wallet()
     assert labels == simulation.labels
     cut = cut_of(path, transaction_mapping("tidemark"), labels)
@@ -166,9 +162,7 @@ def test_a_paced_stream_keeps_its_rate(simulation: Simulation) -> None:
         next(commands(simulation, CATALOG, rate=0))
 
 
-@pytest.mark.parametrize(
-    "options", [{"fraud_share": 0.9}, {"count": 3}, {"days": 0}, {"start": datetime(2024, 1, 1)}], ids=str
-)
+@pytest.mark.parametrize("options", [{"fraud_share": 0.9}, {"count": 3}, {"days": 0}, {"start": datetime(2024, 1, 1)}], ids=str)
 def test_options_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected"):
         SimulatorOptions(**options)  # type: ignore[arg-type]

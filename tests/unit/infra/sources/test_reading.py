@@ -101,9 +101,7 @@ def test_a_row_becomes_a_command(tmp_path: Path, name: str, newline: str) -> Non
     ids=["scientific", "18-decimals", "large", "minus-zero", "no-receiver", "null-text", "reverted", "self-transfer",
          "sql-and-cypher", "formula", "markup", "unicode-and-comma"],
 )  # fmt: skip
-def test_what_real_data_holds_is_taken_exactly(
-    tmp_path: Path, changes: dict[str, str], field: str, expected: Any
-) -> None:
+def test_what_real_data_holds_is_taken_exactly(tmp_path: Path, changes: dict[str, str], field: str, expected: Any) -> None:
     found = chunks(file_of(tmp_path, row(**changes)))
     assert refusals(found) == []
     assert records(found)[0][field] == expected
@@ -138,9 +136,7 @@ def test_what_real_data_holds_is_taken_exactly(
          "before-epoch", "future", "no-time", "empty-time", "no-id", "long-id", "ansi", "newline", "status", "block",
          "huge-block", "10-megabytes"],
 )  # fmt: skip
-def test_a_bad_row_is_refused_with_its_bytes_and_the_rest_goes_on(
-    tmp_path: Path, changes: dict[str, str], reason: str
-) -> None:
+def test_a_bad_row_is_refused_with_its_bytes_and_the_rest_goes_on(tmp_path: Path, changes: dict[str, str], reason: str) -> None:
     bad = row(**changes)
     found = chunks(file_of(tmp_path, row(tx_hash="0x1"), bad, row(tx_hash="0x2")))
     assert refusals(found) == [(1, reason)]
@@ -174,9 +170,7 @@ def test_a_row_that_is_no_row_is_refused_alone(tmp_path: Path, bad: str, message
     assert [record["tx_id"] for record in records(found)] == ["ethereum:0x1:0", "ethereum:0x2:0"]
 
 
-def test_a_row_longer_than_the_limit_is_refused_and_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_longer_than_the_limit_is_refused_and_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "MAX_ROW_BYTES", 1 << 20)
     long = row(to_address="x" * (9 << 20))
     path = file_of(tmp_path, row(tx_hash="0x1"), long, row(tx_hash="0x2"), name="t.csv.gz")

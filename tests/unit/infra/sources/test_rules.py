@@ -28,9 +28,7 @@ odd_texts = st.sampled_from(
      "net:" + "é" * 253, "net:" + "a" * 300, "NET:a", "net:net:a", "ne t:a"]
 ) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4).map("net:".__add__)  # fmt: skip
 networks = st.sampled_from(["net", "net", "net", "other", "Net", "", "n" * 33, "net\n"])
-amounts = st.integers(-5, 5).map(lambda n: Decimal(n)) | st.integers(-(10**38) + 1, 10**38 - 1).map(
-    lambda n: Decimal(n).scaleb(-18, EXACT)
-)
+amounts = st.integers(-5, 5).map(lambda n: Decimal(n)) | st.integers(-(10**38) + 1, 10**38 - 1).map(lambda n: Decimal(n).scaleb(-18, EXACT))
 times = st.integers(-2, 2).map(lambda n: EPOCH + timedelta(microseconds=n)) | st.integers(-2, 2).map(
     lambda n: ARRIVED_AT + timedelta(days=1, microseconds=n)
 )

@@ -38,9 +38,7 @@ def test_an_unknown_part_is_named_beside_the_known(state: StackState) -> None:
         catalogue.server(state, "zookeeper", Desired())
 
 
-def test_a_worker_gets_its_own_folder_and_the_whole_environment(
-    state: StackState, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_gets_its_own_folder_and_the_whole_environment(state: StackState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANY", "thing")
     part = catalogue.worker(state, "archive", WorkerSpec(("x",), {"A": "1"}, ("kafka",)))
     assert part.folder == state.folder / "workers" / "archive"

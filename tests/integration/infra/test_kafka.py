@@ -1,0 +1,204 @@
+"""Kafka behind our ports: topics, the source of the runner, transactions with offsets, and what a reader may see."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Producer
+
+from domain.errors import Fenced, LogError
+from domain.log import NewRecord
+from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer, TopicAdmin, last_record_ends, read_batches
+from projections.work import Append
+
+
+@pytest.fixture(scope="module")
+def config(kafka_bootstrap: str) -> dict[str, Any]:
+    return {"bootstrap.servers": kafka_bootstrap}
+
+
+@pytest.fixture(scope="module")
+def admin(config: dict[str, Any]) -> TopicAdmin:
+    return TopicAdmin(config)
+
+
+@pytest.fixture
+def topic(admin: TopicAdmin) -> str:
+    name = f"kafka-{uuid4().hex[:8]}"
+    assert admin.create({name: 3}) == [name]
+    return name
+
+
+def values(config: dict[str, Any], admin: TopicAdmin, topic: str, count: int = 1) -> list[bytes | None]:
+    """What a reader sees once there are `count`: a commit may be durable a moment before."""
+    deadline = time.monotonic() + 20
+    while True:
+        ends, starts = admin.ends([topic]), admin.starts([topic])
+        found = [value for batch in read_batches(config, [topic], {}, ends, starts) for value in batch.values]
+        if len(found) >= count or time.monotonic() > deadline:
+            return found
+
+
+def polled(source: KafkaSource, count: int) -> list[bytes | None]:
+    found: list[bytes | None] = []
+    deadline = time.monotonic() + 30
+    while len(found) < count and time.monotonic() < deadline:
+        found += [value for batch in source.poll(1000, 0.1) for value in batch.values]
+    return found
+
+
+def append(topic: str, *rows: bytes) -> Append:
+    return Append(topic, [None] * len(rows), list(rows), [()] * len(rows))
+
+
+def test_topics_are_made_once_and_a_foreign_one_is_refused(admin: TopicAdmin, topic: str) -> None:
+    assert admin.create({topic: 3}) == []
+    assert admin.missing([topic, "nowhere"]) == ["nowhere"]
+    with pytest.raises(LogError, match=f"topic {topic}: expected 6 partitions, found 3"):
+        admin.create({topic: 6})
+
+
+def test_a_server_that_is_not_there_is_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.kafka.OPERATION_TIMEOUT_S", 0.5)
+    with pytest.raises(LogError, match=r"Kafka does not answer: .*`tidemark doctor`"):
+        TopicAdmin({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}).missing(["t"])
+
+
+def test_events_and_position_are_one_step(config: dict[str, Any], admin: TopicAdmin, topic: str) -> None:
+    group = f"group-{uuid4().hex[:8]}"
+    transactions = KafkaTransactions(config, group, group, (topic,), admin)
+    assert transactions.load_position() == {}
+    transactions.commit([append(topic, b"1", b"2")], [NewRecord(topic, None, b"3")], {(topic, 0): 7, (topic, 2): 1})
+    assert transactions.load_position() == {(topic, 0): 7, (topic, 2): 1}
+    assert sorted(values(config, admin, topic, 3), key=str) == [b"1", b"2", b"3"]
+    transactions.close()
+
+
+def test_a_refused_transaction_moves_no_position_and_the_producer_goes_on(config: dict[str, Any], admin: TopicAdmin, topic: str) -> None:
+    group = f"group-{uuid4().hex[:8]}"
+    transactions = KafkaTransactions(config, group, group, (topic,), admin)
+    with pytest.raises(LogError, match="the transaction failed"):
+        transactions.commit([append(topic, b"1", b"x" * (64 << 20))], [], {(topic, 0): 7})
+    assert transactions.load_position() == {}
+    transactions.commit([append(topic, b"2")], [], {(topic, 0): 8})
+    assert values(config, admin, topic) == [b"2"]
+    transactions.close()
+
+
+def test_a_fenced_owner_stores_neither_events_nor_position(config: dict[str, Any], admin: TopicAdmin, topic: str) -> None:
+    group = f"group-{uuid4().hex[:8]}"
+    older = KafkaTransactions(config, group, group, (topic,), admin)
+    newer = KafkaTransactions(config, group, group, (topic,), admin)
+    with pytest.raises(Fenced):
+        older.commit([append(topic, b"zombie")], [], {(topic, 0): 1})
+    newer.commit([append(topic, b"1")], [], {(topic, 0): 2})
+    assert values(config, admin, topic) == [b"1"]
+    assert newer.load_position() == {(topic, 0): 2}
+    older.close()
+    newer.close()
+
+
+def test_readers_see_committed_records_alone_and_the_end_leaves_markers_out(config: dict[str, Any], admin: TopicAdmin, topic: str) -> None:
+    producer = Producer({**config, "transactional.id": f"open-{uuid4().hex[:8]}"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"committed", partition=0)
+    producer.commit_transaction(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"aborted", partition=0)
+    producer.flush(30)
+    producer.abort_transaction(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"open", partition=0)
+    producer.flush(30)
+    assert values(config, admin, topic) == [b"committed"]
+    assert last_record_ends(config, admin, [topic])[(topic, 0)] == 1
+    assert admin.ends([topic])[(topic, 0)] == 4
+    producer.abort_transaction(30)
+
+
+def test_many_aborted_records_do_not_hide_the_last_one(config: dict[str, Any], admin: TopicAdmin, topic: str) -> None:
+    producer = Producer({**config, "transactional.id": f"noisy-{uuid4().hex[:8]}"})
+    producer.init_transactions(30)
+    for ending, count in ((producer.commit_transaction, 3), (producer.abort_transaction, 400)):
+        producer.begin_transaction()
+        for i in range(count):
+            producer.produce(topic, str(i).encode(), partition=1)
+        producer.flush(30)
+        ending(30)
+    assert last_record_ends(config, admin, [topic]) == {(topic, 0): 0, (topic, 1): 3, (topic, 2): 0}
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "in-a-group"])
+def test_a_source_reads_each_partition_from_the_position_that_it_is_told(config: dict[str, Any], topic: str, is_alone: bool) -> None:
+    producer = Producer(config)
+    for partition in range(3):
+        for i in range(4):
+            producer.produce(topic, f"{partition}/{i}".encode(), partition=partition)
+    producer.flush(30)
+    source = KafkaSource(config, [topic], f"g-{uuid4().hex[:8]}", "i1", is_alone)
+    source.open(lambda: {(topic, 0): 2, (topic, 1): 4}, lambda: None)
+    assert sorted(polled(source, 6)) == [b"0/2", b"0/3", b"2/0", b"2/1", b"2/2", b"2/3"]
+    assert source.poll(10, 0.1) == []
+    source.close()
+
+
+def test_partitions_that_leave_are_announced_so_that_polled_records_can_be_stored(config: dict[str, Any], topic: str) -> None:
+    group = f"g-{uuid4().hex[:8]}"
+    told: list[str] = []
+
+    def opened(name: str) -> KafkaSource:
+        source = KafkaSource(config, [topic], group, name)
+        source.open(_position(told, name), lambda: told.append(f"{name} revoked"))
+        return source
+
+    first = opened("a")
+    _until(lambda: "a assigned" in told, first)
+    second = opened("b")
+    _until(lambda: "a revoked" in told and "b assigned" in told and told.count("a assigned") == 2, first, second)
+    assert told.index("a revoked") < told.index("b assigned")
+    first.close()
+    second.close()
+
+
+def _position(told: list[str], name: str) -> Callable[[], dict[Any, int]]:
+    def load() -> dict[Any, int]:
+        told.append(f"{name} assigned")
+        return {}
+
+    return load
+
+
+def _until(reached: Callable[[], bool], *sources: KafkaSource) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline, "the group did not settle"
+        for source in sources:
+            source.poll(1, 0.05)
+
+
+def test_a_position_that_the_log_no_longer_holds_is_an_error_never_a_jump(config: dict[str, Any], topic: str) -> None:
+    source = KafkaSource(config, [topic], f"g-{uuid4().hex[:8]}", "i1", is_alone=True)
+    source.open(lambda: {(topic, 0): 1_000}, lambda: None)
+    deadline = time.monotonic() + 30
+    with pytest.raises(LogError, match="the log cannot be read"):
+        while time.monotonic() < deadline:
+            source.poll(10, 0.1)
+    source.close()
+
+
+def test_plain_records_are_durable_when_append_returns(config: dict[str, Any], admin: TopicAdmin, topic: str) -> None:
+    producer = PlainProducer(config)
+    producer.append([NewRecord(topic, b"k", b"1", (("h", b"v"),)), NewRecord(topic, b"k", None)])
+    assert values(config, admin, topic, 2) == [b"1", None]
+    producer.send(topic, _keys(500), _keys(500))
+    producer.flush()
+    assert len(values(config, admin, topic, 502)) == 502
+
+
+def _keys(count: int) -> Sequence[bytes]:
+    return [str(i).encode() for i in range(count)]

@@ -1,0 +1,153 @@
+"""Commands that need no server, run whole: what they print and how they end."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.cli import exits
+from infra.cli.app import run
+from infra.cli.case_commands import case_of
+from infra.cli.stack_commands import show_status
+from infra.status import ServerReport, StackReport, WorkerReport
+from schema_registry.contracts import contracts
+
+CSV = "timestamp,block_number,tx_hash,from_address,to_address,value_eth,contract_address,is_error\n"
+ROW = "1438920403,46275,0x{n:064x},0x{a:040x},0x{b:040x},{value},NULL,0\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.delenv("TIDEMARK_STACK", raising=False)
+
+
+def ethereum(folder: Path) -> Path:
+    file = folder / "eth.csv"
+    rows = [ROW.format(n=n, a=n, b=n + 1, value="0.5") for n in range(1, 4)] + [ROW.format(n=9, a=1, b=2, value="-1")]
+    file.write_text(CSV + "".join(rows))
+    return file
+
+
+def test_a_dry_run_shows_and_counts_and_sends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ingest", str(ethereum(tmp_path)), "--dry-run", "--json"]) == exits.OK
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows_read"], found["accepted"], sum(found["refused"].values())) == (4, 3, 1)
+    assert found["first"][0]["source_wallet_id"] == "ethereum:0x" + "1".zfill(40)
+
+
+def test_a_mapping_is_drafted_from_a_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["ingest", str(ethereum(tmp_path)), "--suggest"]) == exits.OK
+    assert "transaction_id" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["verify"], ["ingest", "FILE"], ["train"], ["deploy"], ["alerts", "list"], ["quarantine", "list"], ["rebuild", "graph"],
+     ["investigate", "ethereum:0x1"], ["score", "ethereum:0x1:0"], ["freeze", "ethereum:0x1", "--reason", "x"]],
+)  # fmt: skip
+def test_without_a_stack_one_sentence_says_what_to_do(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [str(ethereum(tmp_path)) if word == "FILE" else word for word in arguments]
+    assert run(given) == exits.DOWN
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "`tidemark up`" in shown.err and len(shown.err.strip().splitlines()) == 1
+
+
+def test_status_and_down_work_where_nothing_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status"]) == exits.DOWN
+    assert "tidemark up" in capsys.readouterr().out
+    assert run(["status", "--json"]) == exits.DOWN
+    assert json.loads(capsys.readouterr().out)["is_up"] is False
+    assert run(["down"]) == exits.OK
+    assert run(["down", "--all"]) == exits.OK
+
+
+def test_simulated_files_come_with_their_truth_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "stream.csv"
+    assert run(["simulate", "--to", "file", "--out", str(out), "--count", "200", "--json"]) == exits.OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["transactions"] == 200
+    assert out.exists() and Path(found["labels"]).exists() and Path(found["schemes"]).exists()
+    assert "illicit" not in out.read_text()
+
+
+def test_contracts_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["schemas", "list", "--json"]) == exits.OK
+    assert {item["name"] for item in json.loads(capsys.readouterr().out)} == set(contracts())
+    assert run(["schemas", "show", "TransactionRecorded"]) == exits.OK
+    assert "tx_id" in capsys.readouterr().out
+    assert run(["schemas", "show", "TransactionRecorde"]) == exits.FAILED
+    assert "did you mean TransactionRecorded?" in capsys.readouterr().err
+
+
+def changed(name: str, change: Any) -> dict[str, Any]:
+    schema = copy.deepcopy(contracts()[name].latest)
+    change(schema)
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        (lambda schema: None, exits.OK, "already"),
+        (
+            lambda s: s["fields"].append({"name": "new", "type": ["null", "string"], "default": None, "doc": "New."}),
+            exits.OK,
+            "may become version 2",
+        ),
+        (lambda s: s["fields"].append({"name": "new", "type": "string", "doc": "New."}), exits.FAILED, "no default"),
+        (lambda s: s["fields"].pop(0), exits.FAILED, "missing"),
+    ],
+)
+def test_a_new_schema_is_held_against_the_history(
+    change: Any, status: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new.avsc"
+    file.write_text(json.dumps(changed("WalletLabelled", change)))
+    assert run(["schemas", "check", str(file)]) == status
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[]", '{"type": "record", "name": "Nobody", "fields": []}'])
+def test_a_file_that_is_no_schema_is_one_sentence(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "new.avsc"
+    file.write_text(text)
+    assert run(["schemas", "check", str(file)]) == exits.FAILED
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "redshift"])
+def test_the_layout_is_printed(dialect: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["warehouse", "ddl", "--dialect", dialect]) == exits.OK
+    assert "CREATE TABLE fact_transaction" in capsys.readouterr().out
+
+
+def test_a_case_is_found_by_its_beginning() -> None:
+    cases = [{"case_id": "4f6c"}, {"case_id": "4f7a"}, {"case_id": "4f7"}]
+    assert case_of(cases, "4f6")["case_id"] == "4f6c"
+    assert case_of(cases, "4f7")["case_id"] == "4f7", "a whole id wins"
+    with pytest.raises(Exception, match="3 cases begin"):
+        case_of(cases, "4f")
+    with pytest.raises(Exception, match="no case"):
+        case_of(cases, "zz")
+
+
+def test_caught_up_is_said_of_a_position_equal_to_the_head_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    tp = ("transaction-events", 0)
+    server = ServerReport("kafka", "ready", True, 1, 0, "127.0.0.1:1", None)
+    behind = WorkerReport("graph", "ready", 2, 0, {tp: 5}, {tp: 9}, 4, False, records_per_s=2.0)
+    show_status(StackReport("demo", "/x", True, [server], [behind]))
+    shown = capsys.readouterr().out
+    assert "behind, about 2 s left" in shown and "caught up" not in shown
+    there = WorkerReport("graph", "ready", 2, 0, {tp: 9}, {tp: 9}, 0, True)
+    show_status(StackReport("demo", "/x", True, [server], [there]))
+    assert "caught up" in capsys.readouterr().out
+    unknown = WorkerReport("graph", "ready", 2, problem="its position cannot be read: neo4j is down")
+    show_status(StackReport("demo", "/x", True, [server], [unknown]))
+    shown = capsys.readouterr().out
+    assert "caught up" not in shown and "neo4j is down" in shown
