@@ -64,6 +64,7 @@ _WRITE: Config = {
 # Without these a transactional producer waits 92 ms for each new partition that it writes to.
 _TRANSACTIONAL: Config = {**_WRITE, "linger.ms": 0, "retry.backoff.ms": 5, "retry.backoff.max.ms": 20}
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED, KafkaError.FENCED_INSTANCE_ID)
+_NOT_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)  # a topic that was made a moment ago
 OPERATION_TIMEOUT_S = 30.0  # longer than a broker's restart
 _DRAIN_S = 0.005  # how long a poll gathers after its first record: latency paid for fewer, larger batches
 
@@ -495,6 +496,7 @@ def _retrying(call: Callable[[], _T], failure: str) -> _T:
         try:
             return call()
         except KafkaException as error:
-            if time.monotonic() > deadline or not error.args[0].retriable():
+            cause = error.args[0]
+            if time.monotonic() > deadline or not (cause.retriable() or cause.code() in _NOT_YET):
                 raise LogError(f"{failure}: {error}") from error
             time.sleep(0.2)

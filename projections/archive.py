@@ -50,7 +50,7 @@ class RawArchive:
     def __init__(self, s3: S3Client, bucket: str, generation: int = 1, prefix: str = "raw") -> None:
         self._s3, self._bucket = s3, bucket
         self._root = f"{prefix}/g{generation}/"
-        self._ends: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] | None = None
 
     def prepare(self, schemas: Mapping[int, str] | None = None) -> None:
         """Create the bucket when it is missing, and put the schemas by id beside the records: without them nobody reads these.

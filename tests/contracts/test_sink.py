@@ -34,6 +34,7 @@ from tests.unit.domain.facts import transaction
 from tests.unit.projections.warehouse.databases import fresh_database
 
 CATALOG = SchemaCatalog.numbered()
+ARRIVED_MS = 1_800_000_000_000
 Cut = tuple[RecordBatch, Position, Position]
 
 
@@ -44,7 +45,7 @@ def record_of(number: int) -> Record:
         amount=Decimal(f"{number}.000000000000000001"),
     )  # fmt: skip
     value = RecordCodec(CATALOG).encode_event(event)
-    return Record(TRANSACTION_EVENTS, number % 3, number // 3, 1_000 + number, b"k", value, (seq_header(number),))
+    return Record(TRANSACTION_EVENTS, number % 3, number // 3, ARRIVED_MS + number, b"k", value, (seq_header(number),))
 
 
 RECORDS = [record_of(number) for number in range(90)]
