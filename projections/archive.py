@@ -50,7 +50,8 @@ class RawArchive:
     def __init__(self, s3: S3Client, bucket: str, generation: int = 1, prefix: str = "raw") -> None:
         self._s3, self._bucket = s3, bucket
         self._root = f"{prefix}/g{generation}/"
-        self._ends: dict[TopicPartition, int] | None = None
+        self._ends: dict[TopicPartition, int] = {}
+        self._knows_ends = False
 
     def prepare(self, schemas: Mapping[int, str] | None = None) -> None:
         """Create the bucket when it is missing, and put the schemas by id beside the records: without them nobody reads these.
@@ -80,6 +81,7 @@ class RawArchive:
         for key in self._keys():
             last[self._place(key)[0]] = key  # keys come in order, offsets are zero-padded
         self._ends = {tp: self._span(key)[1] for tp, key in last.items()}
+        self._knows_ends = True
         return dict(self._ends)
 
     def apply_records(self, batches: Sequence[RecordBatch], before: Position, after: Position) -> None:
@@ -88,6 +90,8 @@ class RawArchive:
         Raises:
             StoreUnavailable: S3 refuses or does not answer.
         """
+        if not self._knows_ends:
+            self.load_position()
         parts = [
             (batch.topic, partition, batch.take(np.flatnonzero(batch.partitions == partition)))
             for batch in batches

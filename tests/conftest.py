@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from infra.settings import Neo4jSettings, S3Settings, Settings, load_settings
 from infra.stack import Stack
@@ -17,6 +18,13 @@ def bare_settings(folder: Path, name: str = "tests") -> Settings:
     """Return settings of a stack below this folder that names no server of the user's."""
     blank = {group: {} for group in ("kafka", "registry", "s3", "warehouse", "neo4j", "aws", "endpoint")}
     return load_settings(state_dir=folder, stack=name, **blank)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logging() -> Iterator[None]:
+    """Logging as a process starts with it: a test that sets it up must not leave its captured streams to the next."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
