@@ -108,7 +108,7 @@ class Composition:
         seen = SeenTransactions(self.settings.stack_dir / "command-handler", self.clients.admin.log_id())
         handler = CommandHandler(self.clients.catalog, seen, AUTHORISED, lambda: self.clients.admin.ends([TRANSACTION_EVENTS]))
         # Fence the older handler first: what it committed until then is what the state is restored from.
-        worker = self._transformer(handler, FlushPolicy(HANDLER_BATCH, 0.0))
+        worker = self._transformer(handler, FlushPolicy(HANDLER_BATCH, 0.0, gathers=True))
         handler.restore(self.log.read)
         return worker
 
@@ -152,7 +152,7 @@ class Composition:
         position = scorer.restore(self.log.read, log.load_position())
         if not log.load_position() and position:
             log.commit((), (), position)  # so that the runner begins where the model does
-        return self._ordered(scorer, log, FlushPolicy(512, 0.0))
+        return self._ordered(scorer, log, FlushPolicy(512, 0.0, gathers=True))
 
     def _alerts(self) -> Worker:
         from ml.alerting import Alerting
@@ -165,7 +165,7 @@ class Composition:
         alerting = Alerting(self.clients.catalog, policy, self.log.first_scored_seq())
         log = self._transactions(alerting)
         alerting.restore(self.log.read, log.load_position())
-        return self._ordered(alerting, log, FlushPolicy(2_000, 0.0))
+        return self._ordered(alerting, log, FlushPolicy(2_000, 0.0, gathers=True))
 
     def _notifier(self) -> Worker:
         from infra.ledger import SqliteLedger

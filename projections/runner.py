@@ -44,11 +44,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FlushPolicy:
-    """When what was polled is handed over: at `max_records`, or `max_age_s` after the first of it came, or at once when idle."""
+    """When what was polled is handed over: at `max_records`, or `max_age_s` after the first of it came.
+
+    `gathers`: take along all that is there already before looking at the age; for work whose every flush is a Kafka transaction.
+    """
 
     max_records: int = 50_000
     max_age_s: float = 1.0
     poll_timeout_s: float = 0.2
+    gathers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,10 @@ class Runner:
                 room = max(1, self._policy.max_records - self._buffered)
                 batches = self._source.poll(room, self._policy.poll_timeout_s)
                 self._take(batches)
+                # What is there already is taken along: a flush has a fixed cost, and behind a backlog small ones would never catch up.
+                while self._policy.gathers and batches and self._buffered < self._policy.max_records and not stop.is_set():
+                    batches = self._source.poll(self._policy.max_records, 0.0)
+                    self._take(batches)
                 is_due = self._buffered >= self._policy.max_records or (
                     self._buffered and self._monotonic() - self._since >= self._policy.max_age_s
                 )

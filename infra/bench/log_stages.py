@@ -41,7 +41,7 @@ def command_stage(composition: Composition, stage: Stage, keys: Sequence[bytes],
     log = KafkaTransactions(composition.clients.kafka, "bench-handler", "bench-handler", handler.topics, composition.clients.admin)
     handler.restore(composition.log.read)
     source = KafkaSource(composition.clients.kafka, handler.topics, "bench-handler", "bench-handler", is_alone=True)
-    runner = Runner(source, TransactionWork(handler, log, composition.clients.catalog), FlushPolicy(HANDLER_BATCH, 0.0))
+    runner = Runner(source, TransactionWork(handler, log, composition.clients.catalog), FlushPolicy(HANDLER_BATCH, 0.0, gathers=True))
     until = composition.log.ends([COMMANDS])
     stage.add(rate(len(values), lambda: runner.run(Event(), until)), bare_rate)
     seen.close()

@@ -100,7 +100,7 @@ def test_scorer_alerts_and_endpoint_killed_in_the_middle_score_everything_once(s
     composition = Composition(demo.stack.settings())
     sender = threading.Thread(target=_send_more, args=(composition,))
     sender.start()
-    for name in ("scorer", "endpoint", "alerts", "scorer", "endpoint", "alerts"):
+    for name in ("scorer", "endpoint", "alerts", "scorer"):
         before = _scored(composition)
         _until(lambda before=before: _scored(composition) > before or not sender.is_alive(), "something is scored")  # type: ignore[misc]
         _kill(demo, name)

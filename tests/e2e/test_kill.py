@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import threading
 import time
@@ -24,8 +25,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 STORES = ("archive", "warehouse", "graph")
 WORKERS = ("command-handler", *STORES)
-COUNT = 6_000
-KILLS = 3  # of each worker
+COUNT, CHUNK = 6_000, 50
+KILLS = 2  # of each worker
 DEADLINE_S = 240.0
 
 
@@ -65,21 +66,21 @@ def until(reached: Callable[[], bool], what: str) -> None:
 
 
 def send_slowly(log: OwnLog, stop: threading.Event) -> None:
-    """Every transaction once, every fifth chunk twice; then the last ones again until the killing is over."""
+    """Every transaction once, every fifth chunk twice, for a minute, so that there is work whenever a worker comes back."""
     simulation = simulate(SimulatorOptions(count=COUNT, seed=11))
     producer = log.composition.producer
-    for i, chunk in enumerate(commands(simulation, log.composition.clients.catalog, chunk_rows=100)):
+    for i, chunk in enumerate(commands(simulation, log.composition.clients.catalog, chunk_rows=CHUNK)):
         for _ in range(2 if i % 5 == 0 else 1):
             producer.send(COMMANDS, chunk.keys, chunk.values)
         producer.flush()
-        stop.wait(0.25)  # some 25 s in all, so that there is work whenever a worker comes back
-    assert i == COUNT // 100 - 1
+        stop.wait(0.5)  # once the killing is over the rest is sent at once
 
 
-def kill_while_it_works(log: OwnLog, progress: Progress, name: str) -> int:
-    """Wait until the worker has stored something since now, then end it; returns its pid."""
+def kill_while_it_works(log: OwnLog, progress: Progress, name: str, delay_s: float) -> int:
+    """Wait until the worker has stored something since now and a moment more, then end it; returns its pid."""
     before = progress.done(name)
-    until(lambda: progress.done(name) > before or progress.is_at_head(name), f"{name} works")
+    until(lambda: progress.done(name) > before, f"{name} works")
+    time.sleep(delay_s)
     while True:
         try:
             return log.stack.kill(name)
@@ -93,17 +94,19 @@ def test_every_worker_killed_in_the_middle_ends_with_equal_stores(log: OwnLog) -
     stop = threading.Event()
     sender = threading.Thread(target=send_slowly, args=(log, stop))
     sender.start()
-    killed: Counter[str] = Counter()
+    behind: Counter[str] = Counter()
+    moments = random.Random(4)
     pids: set[int] = set()
     for _ in range(KILLS):
         for name in WORKERS:
-            pids.add(kill_while_it_works(log, progress, name))
-            killed[name] += 1
+            pids.add(kill_while_it_works(log, progress, name, moments.uniform(0.0, 0.6)))
+            behind[name] += not progress.is_at_head(name)
     stop.set()
     sender.join()
     for name in WORKERS:
         until(lambda name=name: progress.is_at_head(name), f"{name} reaches the head")  # type: ignore[misc]
     assert len(pids) == KILLS * len(WORKERS)
+    assert sum(behind.values()) > len(WORKERS), behind  # it was work that they were killed in
     assert all(log.stack.status()[name].restarts >= KILLS for name in WORKERS)
     assert {proof.store: proof.problems for proof in proofs(log) if not proof.is_ok} == {}
 
