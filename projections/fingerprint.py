@@ -16,6 +16,7 @@ _SEEDS = (1, 5)
 _WORD = 1 << 64
 _TEXT = "canonical"
 _NULL = "∅"
+_SHOWN = 2_000  # characters of a row in a message: the widest fact without embeddings
 
 
 @dataclass(slots=True)
@@ -45,9 +46,9 @@ class Difference:
     def __str__(self) -> str:
         parts = [f"{self.table}:"]
         if self.missing_in_store is not None:
-            parts.append(f"the log implies {self.missing_in_store[:600]}")
+            parts.append(f"the log implies {self.missing_in_store[:_SHOWN]}")
         if self.only_in_store is not None:
-            parts.append(f"the store holds {self.only_in_store[:600]}")
+            parts.append(f"the store holds {self.only_in_store[:_SHOWN]}")
         return " ".join(parts)
 
 

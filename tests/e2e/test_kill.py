@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,9 +12,8 @@ from typing import Any
 import pytest
 
 from domain.log import Position
-from infra.simulator.delivery import commands
+from infra.simulator.delivery import CommandChunk, commands
 from infra.simulator.generator import SimulatorOptions, simulate
-from infra.stack import PartDown
 from projections.verify import Proof
 from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
@@ -25,9 +23,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 STORES = ("archive", "warehouse", "graph")
 WORKERS = ("command-handler", *STORES)
-COUNT, CHUNK = 6_000, 50
+COUNT = 6_000
 KILLS = 2  # of each worker
 DEADLINE_S = 240.0
+# From a burst to the kill: the handler stores at once, the stores gather for 0.5 s and the archive for 2 s.
+MOMENTS_S = {"command-handler": (0.0, 0.1), "archive": (0.0, 1.5), "warehouse": (0.0, 0.3), "graph": (0.0, 0.3)}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,6 @@ class Progress:
         self._position["command-handler"] = lambda: admin.committed("tidemark-command-handler", [COMMANDS])
         self._topics = {name: store.topics for name, store in stores.items()} | {"command-handler": (COMMANDS,)}
 
-    def done(self, name: str) -> int:
-        return sum(self._position[name]().values())
-
     def is_at_head(self, name: str) -> bool:
         position = self._position[name]()
         return all(position.get(tp, 0) >= end for tp, end in self._log.ends(self._topics[name]).items())
@@ -65,48 +62,35 @@ def until(reached: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def send_slowly(log: OwnLog, stop: threading.Event) -> None:
-    """Every transaction once, every fifth chunk twice, for a minute, so that there is work whenever a worker comes back."""
-    simulation = simulate(SimulatorOptions(count=COUNT, seed=11))
+def kill_with_work_at_hand(log: OwnLog, progress: Progress, name: str, chunk: CommandChunk, delay_s: float) -> bool:
+    """Send a burst to an idle worker and end it before, while or just after it stores; tells whether work was left."""
+    until(lambda: log.stack.status()[name].is_ready and progress.is_at_head(name), f"{name} is at the head")
+    until(lambda: progress.is_at_head("command-handler"), "the handler is at the head")
+    events = sum(log.ends([TRANSACTION_EVENTS]).values())
     producer = log.composition.producer
-    for i, chunk in enumerate(commands(simulation, log.composition.clients.catalog, chunk_rows=CHUNK)):
-        for _ in range(2 if i % 5 == 0 else 1):
-            producer.send(COMMANDS, chunk.keys, chunk.values)
-        producer.flush()
-        stop.wait(0.5)  # once the killing is over the rest is sent at once
-
-
-def kill_while_it_works(log: OwnLog, progress: Progress, name: str, delay_s: float) -> int:
-    """Wait until the worker has stored something since now and a moment more, then end it; returns its pid."""
-    before = progress.done(name)
-    until(lambda: progress.done(name) > before, f"{name} works")
+    for _ in range(2):  # the second time they are duplicates
+        producer.send(COMMANDS, chunk.keys, chunk.values)
+    producer.flush()
+    if name != "command-handler":  # a store has work once the handler has made events of the burst
+        until(lambda: sum(log.ends([TRANSACTION_EVENTS]).values()) > events, "the burst is recorded")
     time.sleep(delay_s)
-    while True:
-        try:
-            return log.stack.kill(name)
-        except PartDown:
-            time.sleep(0.05)
+    log.stack.kill(name)
+    return not progress.is_at_head(name)
 
 
 def test_every_worker_killed_in_the_middle_ends_with_equal_stores(log: OwnLog) -> None:
     progress = Progress(log)
-    until(lambda: all(log.stack.status()[name].is_ready for name in WORKERS), "the workers run")
-    stop = threading.Event()
-    sender = threading.Thread(target=send_slowly, args=(log, stop))
-    sender.start()
-    behind: Counter[str] = Counter()
     moments = random.Random(4)
-    pids: set[int] = set()
+    simulation = simulate(SimulatorOptions(count=COUNT, seed=11))
+    chunks = commands(simulation, log.composition.clients.catalog, chunk_rows=COUNT // (KILLS * len(WORKERS)))
+    had_work: Counter[str] = Counter()
     for _ in range(KILLS):
         for name in WORKERS:
-            pids.add(kill_while_it_works(log, progress, name, moments.uniform(0.0, 0.6)))
-            behind[name] += not progress.is_at_head(name)
-    stop.set()
-    sender.join()
+            had_work[name] += kill_with_work_at_hand(log, progress, name, next(chunks), moments.uniform(*MOMENTS_S[name]))
+    assert next(chunks, None) is None
     for name in WORKERS:
         until(lambda name=name: progress.is_at_head(name), f"{name} reaches the head")  # type: ignore[misc]
-    assert len(pids) == KILLS * len(WORKERS)
-    assert sum(behind.values()) > len(WORKERS), behind  # it was work that they were killed in
+    assert all(had_work[name] for name in WORKERS), had_work  # it was work that each was killed in
     assert all(log.stack.status()[name].restarts >= KILLS for name in WORKERS)
     assert {proof.store: proof.problems for proof in proofs(log) if not proof.is_ok} == {}
 
