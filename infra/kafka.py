@@ -65,6 +65,8 @@ _WRITE: Config = {
 _TRANSACTIONAL: Config = {**_WRITE, "linger.ms": 0, "retry.backoff.ms": 5, "retry.backoff.max.ms": 20}
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED, KafkaError.FENCED_INSTANCE_ID)
 _NOT_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)  # a topic that was made a moment ago
+_PASSING = (KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR)
+SETTLE_S = 0.5  # how long an open transaction is waited for before its records are left out
 OPERATION_TIMEOUT_S = 30.0  # longer than a broker's restart
 _DRAIN_S = 0.005  # how long a poll gathers after its first record: latency paid for fewer, larger batches
 
@@ -131,28 +133,51 @@ class TopicAdmin:
         return [(topic, partition) for topic in topics for partition in range(existing.get(topic, 0))]
 
     def ends(self, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
-        """The last stable offset of each partition: what a reader of committed records reaches."""
-        return self._offsets(topics, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        """The last stable offset of each partition: what a reader of committed records reaches.
+
+        A commit returns a moment before its markers stand in every partition: where a transaction is open, it is waited for, up
+        to `SETTLE_S`, so that whoever committed sees its own records.
+        """
+        topics = tuple(topics)
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            written = self._offsets(topics, latest, IsolationLevel.READ_UNCOMMITTED)
+            stable = self._offsets(topics, latest)
+            if time.monotonic() > deadline or all(stable.get(tp, 0) >= end for tp, end in written.items()):
+                return stable
+            time.sleep(0.01)
 
     def starts(self, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
         """The earliest offset that each partition still holds."""
         return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
     def committed(self, group: str, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
-        """The offsets that a group has stored; partitions without one are absent."""
+        """The offsets that a group has stored; partitions without one are absent. Offsets of a transaction that is just being committed
+        are waited for.
+
+        Raises:
+            LogError: the coordinator does not answer.
+        """
         wanted = [TopicPartition(topic, partition) for topic, partition in self.partitions(topics)]
-        request = ConsumerGroupTopicPartitions(group, wanted)
-        found: dict[domain_log.TopicPartition, int] = {}
-        try:
-            for future in self._admin.list_consumer_group_offsets([request], require_stable=True).values():
-                for part in future.result().topic_partitions:
-                    if part.offset != OFFSET_INVALID:
-                        found[(part.topic, part.partition)] = part.offset
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
-            raise LogError(f"the offsets of {group} cannot be read: {error}") from error
-        return found
+        deadline = time.monotonic() + OPERATION_TIMEOUT_S
+        while wanted:
+            request = ConsumerGroupTopicPartitions(group, wanted)
+            try:
+                (future,) = self._admin.list_consumer_group_offsets([request], require_stable=True).values()
+                parts = future.result().topic_partitions
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                    return {}
+                if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                    raise LogError(f"the offsets of {group} cannot be read: {error}") from error
+                parts = None
+            if parts is not None and all(part.error is None for part in parts):
+                return {(part.topic, part.partition): part.offset for part in parts if part.offset != OFFSET_INVALID}
+            if time.monotonic() > deadline:
+                raise LogError(f"the offsets of {group} cannot be read: a transaction of it stays open")
+            time.sleep(0.01)
+        return {}
 
     def _topics(self) -> dict[str, int]:
         try:
@@ -160,14 +185,18 @@ class TopicAdmin:
         except KafkaException as error:
             raise LogError(f"Kafka does not answer: {error}; `tidemark doctor` says what is down") from error
 
-    def _offsets(self, topics: Iterable[str], spec: OffsetSpec) -> dict[domain_log.TopicPartition, int]:
+    def _offsets(
+        self, topics: Iterable[str], spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> dict[domain_log.TopicPartition, int]:
         wanted = {TopicPartition(topic, partition): spec for topic, partition in self.partitions(topics)}
         if not wanted:
             return {}
-        return _retrying(lambda: self._list_offsets(wanted), f"the offsets of {sorted({part.topic for part in wanted})} cannot be read")
+        return _retrying(
+            lambda: self._list_offsets(wanted, isolation), f"the offsets of {sorted({part.topic for part in wanted})} cannot be read"
+        )
 
-    def _list_offsets(self, wanted: dict[TopicPartition, OffsetSpec]) -> dict[domain_log.TopicPartition, int]:
-        futures = self._admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=OPERATION_TIMEOUT_S)
+    def _list_offsets(self, wanted: dict[TopicPartition, OffsetSpec], isolation: IsolationLevel) -> dict[domain_log.TopicPartition, int]:
+        futures = self._admin.list_offsets(wanted, isolation_level=isolation, request_timeout=OPERATION_TIMEOUT_S)
         return {(part.topic, part.partition): future.result().offset for part, future in futures.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,9 +29,9 @@ from schema_registry.contracts import COMMANDS, PARTITIONS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 REPETITIONS = 3
-GRAPH_EVENTS = 50_000  # a repetition: the graph takes thousands a second, not hundreds of thousands
+GRAPH_SHARE = 0.025  # of the events, a repetition: the graph takes thousands a second, not hundreds of thousands
 WAREHOUSE_SHARE = 0.3  # of the log, a repetition
-SCORED = 20_000
+SCORED_SHARE = 0.01  # of the events, a repetition
 RATE_PER_S = 200.0
 LATENCY_S = 60
 
@@ -42,11 +43,15 @@ class Bench:
         self._settings = settings.model_copy(update={"stack": "bench"})
         self._events, self._console = events, console
         self._stack = Stack.of(self._settings)
+        self._graph_events = max(2_000, int(GRAPH_SHARE * events))
+        self._scored_events = max(1_000, int(SCORED_SHARE * events))
 
     def run(self) -> dict[str, Any]:
         """Measure everything; returns the figures as plain values."""
         started = time.monotonic()
         try:
+            self._stack.down()  # what an interrupted bench left would be measured too
+            shutil.rmtree(self._stack.state.folder, ignore_errors=True)
             self._stack.up(progress=lambda name, status: None)
             composition = Composition(self._stack.settings())
             composition.clients.admin.create(PARTITIONS)
@@ -55,6 +60,7 @@ class Bench:
             stages, latency = self._measure(composition)
         finally:
             self._stack.down()
+            shutil.rmtree(self._stack.state.folder, ignore_errors=True)
         seconds = round(time.monotonic() - started, 1)
         return {"events": self._events, "seconds": seconds, "stages": [stage.as_json() for stage in stages], "latency_ms": latency}
 
@@ -70,13 +76,13 @@ class Bench:
         start: dict[tuple[str, int], int] = {}
         for repetition in range(REPETITIONS):
             self._say(f"wallet graph {repetition + 1} of {REPETITIONS}")
-            keys, values = _take(stream, GRAPH_EVENTS)
+            keys, values = _take(stream, self._graph_events)
             command_stage(composition, Stage("", "", ""), keys, values, folder)
             until = dict(composition.log.ends([TRANSACTION_EVENTS]))
             graph_stage(composition, graph, start, until)
             start = until
         latency = self._scoring(composition, stream, scorer, folder)
-        left = (self._events - GRAPH_EVENTS * REPETITIONS - 3 * SCORED) // REPETITIONS
+        left = (self._events - self._graph_events * REPETITIONS - 3 * self._scored_events) // REPETITIONS
         for repetition in range(REPETITIONS):
             self._say(f"commands and decoding {repetition + 1} of {REPETITIONS}")
             keys, values = _take(stream, left)
@@ -103,7 +109,7 @@ class Bench:
         self._worker("scorer")
         for repetition in range(REPETITIONS):
             self._say(f"scorer {repetition + 1} of {REPETITIONS}")
-            keys, values = _take(stream, SCORED)
+            keys, values = _take(stream, self._scored_events)
             if repetition == 0:  # let it come up: reading the history is not scoring
                 composition.producer.send(COMMANDS, keys[:100], values[:100])
                 self._scored(composition)
@@ -147,7 +153,7 @@ class Bench:
 
     def _stream(self, composition: Composition) -> Iterator[tuple[bytes, bytes]]:
         """Simulated commands one after another: a history of graph size first, whose labels train, then one stream after another."""
-        self._simulation = simulate(SimulatorOptions(count=GRAPH_EVENTS * REPETITIONS, seed=7))
+        self._simulation = simulate(SimulatorOptions(count=self._graph_events * REPETITIONS, seed=7))
         return self._events_of(composition)
 
     def _events_of(self, composition: Composition) -> Iterator[tuple[bytes, bytes]]:

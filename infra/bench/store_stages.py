@@ -87,7 +87,8 @@ def _decoded(
 def _frame(table: pa.Table) -> pl.DataFrame:
     frame = pl.DataFrame(pl.from_arrow(table))
     return frame.filter(pl.col("source_wallet_id").is_not_null() & pl.col("target_wallet_id").is_not_null()).select(
-        ("bare:" + pl.col("source_wallet_id")).alias("a"), ("bare:" + pl.col("target_wallet_id")).alias("b"), "tx_id", "_seq",
+        ("bare:" + pl.col("source_wallet_id")).alias("a"), ("bare:" + pl.col("target_wallet_id")).alias("b"),
+        ("bare:" + pl.col("tx_id")).alias("tx_id"), "_seq",
         pl.col("amount").cast(pl.String).alias("text"), pl.col("amount").cast(pl.Float64).alias("number"), "asset", "status", "kind",
         pl.col("occurred_at").dt.epoch("us").alias("at"), "_partition", "_offset",
     )  # fmt: skip
