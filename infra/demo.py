@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -149,7 +150,7 @@ class Demo:
         plan = self.plan
         started = time.monotonic()
         result = ingest_file(
-            self.composition, str(plan.files.data), plan.files.mapping, ingest_id="before-cut", known_at=plan.cut_at,
+            self.composition, str(plan.files.data), plan.files.mapping, ingest_id=self.steps.runs("ingest")[-1], known_at=plan.cut_at,
             first_row=plan.first, last_row=plan.cut, in_time_order=not plan.is_sorted,
             progress=self._ingest_progress(plan.cut - plan.first),
         )  # fmt: skip
@@ -201,7 +202,8 @@ class Demo:
         plan = self.plan
         started = time.monotonic()
         result = ingest_file(
-            self.composition, str(plan.files.data), plan.files.mapping, ingest_id="from-cut", known_at=plan.cut_at, has_labels=False,
+            self.composition, str(plan.files.data), plan.files.mapping, ingest_id=self.steps.runs("stream")[-1], known_at=plan.cut_at,
+            has_labels=False,
             first_row=plan.cut, last_row=plan.paced, in_time_order=not plan.is_sorted,
             progress=self._ingest_progress(plan.paced - plan.cut),
         )  # fmt: skip
@@ -213,15 +215,15 @@ class Demo:
         plan = self.plan
         keys: list[bytes] = []
         values: list[bytes] = []
-        refused = 0
+        refused: Counter[str] = Counter()
         key = pseudonym_key(self.stack.state.folder) if plan.mapping.needs_key else None
         for chunk in (read if plan.is_sorted else read_in_time_order)(
-            str(plan.files.data), plan.mapping, ingest_id="paced", catalog=self.composition.clients.catalog, key=key,
+            str(plan.files.data), plan.mapping, ingest_id=self.steps.runs("latency")[-1], catalog=self.composition.clients.catalog, key=key,
             first_row=plan.paced, last_row=plan.last,
         ):  # fmt: skip
             keys += chunk.keys
             values += chunk.values
-            refused += len(chunk.rejected)
+            refused.update(row.reason for row in chunk.rejected)
         # Apart: what is timed is the road from event to score, not how two cores share five more workers.
         for name in (*STORES, "alerts", "notifier"):
             self.stack.stop_worker(name)
@@ -229,7 +231,7 @@ class Demo:
             latency = measure(self.composition, keys, values, PACED_PER_S)
         finally:
             self._start(*STORES, *SCORING)
-        return {**latency.as_json(), "rows_read": len(keys) + refused, "refused": refused}
+        return {**latency.as_json(), "rows_read": len(keys) + refused.total(), "refused": dict(refused)}
 
     def _settle(self) -> dict[str, Any]:
         self._wait_group("scorer", [TRANSACTION_EVENTS])

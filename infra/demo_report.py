@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -152,20 +153,44 @@ def _histogram(demo: Demo, label_by_wallet: Mapping[str, str]) -> ScoreHistogram
 
 def _accounting(demo: Demo) -> Accounting:
     steps = demo.steps
-    counts = next(store["excluded"] for store in steps.result("verify")["stores"] if store["store"] == "log")
-    parts = [steps.result(name) for name in ("ingest", "stream") if steps.is_done(name)]
-    paced = steps.result("latency") if steps.is_done("latency") else {"rows_read": 0, "refused": 0}
-    reasons: dict[str, int] = {}
-    for part in parts:
-        for reason, count in part["refused"].items():
-            reasons[reason] = reasons.get(reason, 0) + count
-    read = sum(part["rows_read"] for part in parts) + paced["rows_read"]
-    if any(steps.was_interrupted(name) for name in ("ingest", "stream", "latency")):
-        read += counts["duplicates"]  # rows that an interrupted attempt had sent were read again, and each was a duplicate then
+    proof = next(store for store in steps.result("verify")["stores"] if store["store"] == "log")
+    done = [name for name in ("ingest", "stream", "latency") if steps.is_done(name)]
+    return accounted(
+        {steps.runs(name)[-1]: steps.result(name) for name in done},
+        [run for name in done for run in steps.runs(name)[:-1]],
+        demo.composition.log.transactions_by_run(),
+        proof["records"],
+        proof["excluded"],
+    )
+
+
+def accounted(
+    ended: Mapping[str, Mapping[str, Any]],
+    interrupted: Sequence[str],
+    sent_by_run: Mapping[str, int],
+    commands: int,
+    outcomes: Mapping[str, int],
+) -> Accounting:
+    """Set what was read beside what became of it.
+
+    Args:
+        ended: run → its `rows_read` and `refused` (by reason), for attempts that ended.
+        interrupted: runs of attempts that did not.
+        sent_by_run: run → its transactions in the command topic.
+        commands: records in the command topic.
+        outcomes: what the handler says became of them.
+    """
+    reasons: Counter[str] = Counter()
+    for result in ended.values():
+        reasons.update(result["refused"])
+    ours = sum(sent_by_run.get(run, 0) for run in ended)
+    again = sum(sent_by_run.get(run, 0) for run in interrupted)
     return Accounting(
-        read=read, recorded=counts["recorded"], held=counts["held"],
-        refused=counts["refused"], duplicates=counts["duplicates"],
-        quarantined=counts["quarantined"] + sum(reasons.values()) + paced["refused"], reasons=reasons,
+        read=sum(int(result["rows_read"]) for result in ended.values()),
+        read_again=again,
+        elsewhere=commands - outcomes["decided"] - ours - again,
+        recorded=outcomes["recorded"], held=outcomes["held"], refused=outcomes["refused"], duplicates=outcomes["duplicates"],
+        quarantined=outcomes["quarantined"] + reasons.total(), reasons=dict(sorted(reasons.items())),
     )  # fmt: skip
 
 

@@ -45,9 +45,10 @@ class StepList:
         self._attempts[name] = self._attempts.get(name, 0) + 1
         self._write()
 
-    def was_interrupted(self, name: str) -> bool:
-        """Whether the step was begun more than once: what it read, it may have read twice."""
-        return self._attempts.get(name, 0) > 1
+    def runs(self, name: str) -> list[str]:
+        """What each attempt of the step calls its ingestion, the running or finished one last: no two attempts share a name, so that the
+        log tells what each has sent."""
+        return [name if n == 1 else f"{name}.{n}" for n in range(1, self._attempts.get(name, 0) + 1)]
 
     def done(self, name: str, seconds: float, result: dict[str, Any]) -> None:
         """Record a step, atomically."""

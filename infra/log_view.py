@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow.compute as pc
 
 from domain.log import Position
 from infra.clients import Clients
 from infra.kafka import last_record_ends, read_batches
 from projections.quarantine import QuarantineEntry, QuarantineKey, decoded, open_entries
 from projections.records import RecordBatch
-from schema_registry.contracts import CASE_EVENTS, CONTROL_EVENTS, QUARANTINE_EVENTS
+from schema_registry.column_codec import ColumnCodec
+from schema_registry.contracts import CASE_EVENTS, COMMANDS, CONTROL_EVENTS, QUARANTINE_EVENTS
 from schema_registry.errors import UndecodableRecord
 from schema_registry.record_codec import RecordCodec
 
@@ -52,6 +56,17 @@ class LogView:
                 except UndecodableRecord:
                     continue
                 yield name, record, batch, index
+
+    def transactions_by_run(self) -> Counter[str]:
+        """How many `RecordTransaction` commands each ingestion has in the command topic, by its `ingest_id`, whatever became of them."""
+        codec = ColumnCodec(self._clients.catalog, {"TransactionRecorded": ("origin.ingest_id",)})
+        found: Counter[str] = Counter()
+        for batch in self.read([COMMANDS], {}):
+            decoded_ = codec.decode(batch.values).tables.get("TransactionRecorded")
+            if decoded_ is not None:
+                counts = pc.value_counts(decoded_.table["origin.ingest_id"]).to_pylist()
+                found.update({str(item["values"]): int(item["counts"]) for item in counts})
+        return found
 
     def deployed(self) -> Deployed | None:
         """The model deployed last, if any."""

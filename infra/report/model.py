@@ -200,9 +200,15 @@ class AlertBudget(_Part):
 
 
 class Accounting(_Part):
-    """What became of each row that was read; `reasons` counts refusals by their stable code."""
+    """What became of each row that was read; `reasons` counts refusals by their stable code.
+
+    `read` is the reader's own count, of attempts that ended. What an interrupted attempt had sent (`read_again`) and what others have
+    sent into the same log (`elsewhere`) is counted in the command topic; the right side is what the handler says of all of it.
+    """
 
     read: int
+    read_again: int = 0
+    elsewhere: int = 0
     recorded: int
     held: int
     refused: int
@@ -213,7 +219,7 @@ class Accounting(_Part):
     @property
     def is_balanced(self) -> bool:
         """Whether every row read is accounted for, once."""
-        return self.read == self.recorded + self.held + self.refused + self.duplicates + self.quarantined
+        return self.read + self.read_again + self.elsewhere == self.recorded + self.held + self.refused + self.duplicates + self.quarantined
 
 
 class StoreProof(_Part):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.report import wording
-from infra.report.model import Report, utc_text
+from infra.report.model import Accounting, Report, utc_text
 
 COLUMNS = 100
 TERMINAL_ALERTS = 8
@@ -92,10 +92,15 @@ def _rows_line(report: Report) -> Text:
         return Text("rows were not counted", style="dim")
     sign = "=" if found.is_balanced else "≠"
     said = (
-        f"{found.read:,} rows read {sign} {found.recorded:,} recorded + {found.held:,} held + {found.refused:,} refused"
+        f"{found.read:,} rows read{_beside(found)} {sign} {found.recorded:,} recorded + {found.held:,} held + {found.refused:,} refused"
         f" + {found.duplicates:,} duplicates + {found.quarantined:,} quarantined"
     )
     return Text(said, style="default" if found.is_balanced else "bold red")
+
+
+def _beside(found: Accounting) -> str:
+    again = f" + {found.read_again:,} sent before an interruption" if found.read_again else ""
+    return again + (f" + {found.elsewhere:,} sent by others" if found.elsewhere else "")
 
 
 def _stages(report: Report) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import threading
@@ -55,7 +56,16 @@ def run(settings: Settings) -> tuple[int, Demo, str]:
 
 @pytest.fixture(scope="module")
 def first(settings: Settings) -> tuple[int, Demo, str]:
+    """A demo that was interrupted once, after its rows were sent and before the step was done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Demo, "_wait_commands", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings)
     return run(settings)
+
+
+def _interrupted(demo: Demo) -> int:
+    raise KeyboardInterrupt
 
 
 def test_it_ends_green_with_scores_alerts_and_a_report(first: tuple[int, Demo, str]) -> None:
@@ -75,8 +85,12 @@ def test_rows_are_all_accounted_for(first: tuple[int, Demo, str]) -> None:
     assert before["rows_read"] + streamed["rows_read"] + paced["rows_read"] == plan.last - plan.first
     proof = demo.composition.verifier().log()
     assert proof.is_ok, proof.problems
-    refused = sum(before["refused"].values()) + sum(streamed["refused"].values()) + int(paced["refused"])
+    refused = sum(sum(step["refused"].values()) for step in (before, streamed, paced))
     assert proof.excluded["recorded"] + refused == plan.last - plan.first
+    rows = json.loads((demo.stack.state.folder / "report" / "report.json").read_text("utf-8"))["accounting"]
+    # The interrupted attempt had sent its rows: the second time each was a duplicate, and the equation says so.
+    assert (rows["read"], rows["read_again"], rows["elsewhere"]) == (plan.last - plan.first, before["commands"], 0)
+    assert rows["duplicates"] == rows["read_again"] > 0
 
 
 def test_a_second_run_verifies_and_reports_without_redoing(settings: Settings, first: tuple[int, Demo, str]) -> None:
