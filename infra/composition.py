@@ -9,11 +9,12 @@ from typing import Any
 
 from infra.clients import Clients
 from infra.command_handler import CommandHandler
+from infra.history_source import HistorySource, LiftedSource
 from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer
 from infra.log_view import LogView
 from infra.seen_transactions import SeenTransactions
 from infra.settings import Settings
-from projections.archive import RawArchive
+from projections.archive_reading import ArchiveReader
 from projections.runner import FlushPolicy, Source
 from projections.verify import Verifier
 from projections.work import LedgerWork, RawWork, SinkWork, TransactionWork, Transformer, Work
@@ -57,9 +58,9 @@ class Composition:
         """The live generation by projection, 1 where none was swapped."""
         return self.log.generations()
 
-    def archive(self, generation: int | None = None) -> RawArchive:
+    def archive(self, generation: int | None = None) -> ArchiveReader:
         """The raw archive, by default the live generation."""
-        return RawArchive(self.clients.s3, self.settings.s3.bucket, generation or self.generations.get("archive", 1))
+        return ArchiveReader(self.clients.s3, self.settings.s3.bucket, generation or self.generations.get("archive", 1))
 
     def warehouse(self, generation: int | None = None) -> Any:
         """The warehouse projection, by default the live generation."""
@@ -82,7 +83,8 @@ class Composition:
     def verifier(self) -> Verifier:
         """Proves stores equal to this log."""
         quarantined = frozenset(self.log.quarantine())
-        return Verifier(lambda topics, start, end: self.log.read(topics, start, end), self.log.ends, quarantined, self.clients.catalog)
+        read, catalog = self.log.read, self.clients.catalog
+        return Verifier(lambda topics, start, end: read(topics, start, end), self.log.ends, quarantined, catalog, self.log.starts)
 
     def sink(self, name: str, projection: Any, group: str | None = None) -> Worker:
         """A worker around a projection; another group reads independently (a rebuild beside the live one)."""
@@ -93,7 +95,8 @@ class Composition:
             work = SinkWork(projection, self.clients.catalog, self.producer)
             policy = FlushPolicy(50_000, 0.5) if name == "warehouse" else FlushPolicy(20_000, 0.5)
         group = group or f"tidemark-{name}"
-        return Worker(KafkaSource(self.clients.kafka, projection.topics, group, f"{group}-1"), work, policy)
+        source = KafkaSource(self.clients.kafka, projection.topics, group, f"{group}-1")
+        return Worker(LiftedSource(source, self.log.history, projection.topics, may_begin_late=name == "archive"), work, policy)
 
     def worker(self, name: str) -> Worker:
         """The worker of a name in `WORKERS`.
@@ -115,6 +118,7 @@ class Composition:
     def _archive(self) -> Worker:
         archive = self.archive()
         archive.prepare(self.clients.catalog.schemas())
+        archive.mark_beginning(archive.begins_at(self.log.starts(archive.topics)))
         return self.sink("archive", archive)
 
     def _warehouse(self) -> Worker:
@@ -174,7 +178,8 @@ class Composition:
         notifier = Notifier(self.clients.aws("sns"), self.clients.aws("sqs"))
         notifier.prepare()
         ledger = SqliteLedger(self.settings.stack_dir / "notifier" / "ledger.sqlite")
-        source = KafkaSource(self.clients.kafka, notifier.topics, "tidemark-notifier", "tidemark-notifier-1", is_alone=True)
+        kafka = KafkaSource(self.clients.kafka, notifier.topics, "tidemark-notifier", "tidemark-notifier-1", is_alone=True)
+        source = HistorySource(self.log.history, kafka, notifier.topics)
         return Worker(source, LedgerWork(notifier, ledger, self.clients.catalog, self.producer), FlushPolicy(1_000, 0.2))
 
     def package(self, uri: str) -> bytes:
@@ -199,7 +204,8 @@ class Composition:
 
     def _ordered(self, transformer: Transformer, log: KafkaTransactions, policy: FlushPolicy) -> Worker:
         group = f"tidemark-{transformer.name}"
-        source = KafkaSource(self.clients.kafka, transformer.topics, group, f"{group}-1", is_alone=True)
+        kafka = KafkaSource(self.clients.kafka, transformer.topics, group, f"{group}-1", is_alone=True)
+        source = HistorySource(self.log.history, kafka, transformer.topics)
         return Worker(source, TransactionWork(transformer, log, self.clients.catalog), policy)
 
 

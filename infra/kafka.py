@@ -152,6 +152,13 @@ class TopicAdmin:
         """The earliest offset that each partition still holds."""
         return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
+    def at_time(self, topics: Iterable[str], at_ms: int) -> dict[domain_log.TopicPartition, int]:
+        """For each partition the first offset appended at a time (milliseconds since 1970) or later; its end where there is none."""
+        topics = tuple(topics)
+        ends = self.ends(topics)
+        found = self._offsets(topics, OffsetSpec.for_timestamp(at_ms))  # type: ignore[no-untyped-call]
+        return {tp: offset if offset >= 0 else ends[tp] for tp, offset in found.items()}
+
     def committed(self, group: str, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
         """The offsets that a group has stored; partitions without one are absent. Offsets of a transaction that is just being committed
         are waited for.

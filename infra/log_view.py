@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from domain.log import Position
 from infra.clients import Clients
-from infra.kafka import last_record_ends, read_batches
+from infra.history_source import History
+from infra.kafka import last_record_ends
 from projections.quarantine import QuarantineEntry, QuarantineKey, decoded, open_entries
 from projections.records import RecordBatch
 from schema_registry.column_codec import ColumnCodec
@@ -32,19 +33,30 @@ class Deployed:
 
 
 class LogView:
-    """Reads committed records."""
+    """Reads committed records, from the archive where Kafka has them no longer.
+
+    Commands and their results are not archived: of them a reader gets what Kafka still has.
+    """
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
+        self.history = History(clients)
 
     def read(self, topics: Sequence[str], start: Position, end: Position | None = None) -> Iterator[RecordBatch]:
-        """Committed records from a position (or the earliest) to another (or the end as it is now)."""
-        admin = self._clients.admin
-        yield from read_batches(self._clients.kafka, topics, start, end if end is not None else admin.ends(topics), admin.starts(topics))
+        """Committed records from a position (or the first) to another (or the end as it is now).
+
+        Raises:
+            HistoryIncomplete: neither Kafka nor the archive has them all.
+        """
+        yield from self.history.read(topics, start, end if end is not None else self._clients.admin.ends(topics))
 
     def ends(self, topics: Sequence[str]) -> Position:
         """The offset after each partition's last record."""
-        return last_record_ends(self._clients.kafka, self._clients.admin, topics)
+        return self.history.ends(last_record_ends(self._clients.kafka, self._clients.admin, topics))
+
+    def starts(self, topics: Sequence[str]) -> Position:
+        """The first offset that Kafka still holds of each partition."""
+        return self._clients.admin.starts(topics)
 
     def events(self, topic: str) -> Iterator[tuple[str, dict[str, Any], RecordBatch, int]]:
         """(event type, record, batch, index) of each record of a small topic; foreign bytes are left out."""
@@ -89,6 +101,11 @@ class LogView:
         """The live generation of each projection that was swapped."""
         swaps = [record for name, record in self._control() if name == "GenerationSwapped"]
         return {record["projection"]: int(record["generation"]) for record in swaps}
+
+    def last_swap(self, projection: str) -> tuple[int, int] | None:
+        """The generation that a projection was swapped to last, and the one that it replaced; none where it never was."""
+        swaps = [record for name, record in self._control() if name == "GenerationSwapped" and record["projection"] == projection]
+        return (int(swaps[-1]["generation"]), int(swaps[-1]["replaced"])) if swaps else None
 
     def policy(self) -> str | None:
         """The alert policy set last, as text."""

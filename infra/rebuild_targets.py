@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from domain.errors import InvalidValue
+from domain.log import Position
 from infra.clients import Clients
 from infra.composition import Composition
 from infra.settings import Neo4jSettings
 from infra.stack import Stack, StackError
 from infra.stack import neo4j as neo4j_part
+from projections.archive import ARCHIVED_TOPICS
+from projections.fingerprint import Fingerprint, fingerprints
+from projections.verify import raw_table
 from projections.wallet_graph import PROJECTION as GRAPH
 from projections.wallet_graph import WalletGraphProjection
 
@@ -35,15 +41,33 @@ class Target(ABC):
         """Remove what an abandoned rebuild may have left of a generation that is not live."""
 
     @abstractmethod
+    def exists(self, generation: int) -> bool:
+        """Whether a generation is still there."""
+
+    @abstractmethod
     @contextmanager
     def building(self, generation: int) -> Iterator[Any]:
-        """The store of a generation that is not live, ready to be written to and read back."""
+        """The store of a generation that is not live, ready to be written to and read back; the live one goes on meanwhile."""
 
-    def before_event(self, generation: int) -> None:  # noqa: B027  most have nothing to do here
-        """Make the generation live where its store alone decides that."""
+    @abstractmethod
+    def stands_at(self) -> Position:
+        """How far the live generation is; empty where there is none."""
 
-    def after_event(self, generation: int) -> None:  # noqa: B027
-        """Make the generation live where the log decides that."""
+    @abstractmethod
+    def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
+        """The live generation's rows as fingerprints, with the one position that they belong to; none where it moved meanwhile."""
+
+    @abstractmethod
+    def rows(self) -> dict[str, int]:
+        """About how many rows the live generation holds, by table."""
+
+    def before_event(self, generation: int) -> float:
+        """Make the generation live where its store alone decides that; returns the seconds that readers waited."""
+        return 0.0
+
+    def after_event(self, generation: int) -> float:
+        """Make the generation live where the log decides that; returns the seconds that readers waited at most."""
+        return 0.0
 
     @abstractmethod
     def describe(self, generation: int) -> str:
@@ -64,11 +88,34 @@ class ArchiveTarget(Target):
     def discard(self, generation: int) -> None:
         self._composition.archive(generation).remove()
 
+    def exists(self, generation: int) -> bool:
+        return bool(self._composition.archive(generation).load_position())
+
     @contextmanager
     def building(self, generation: int) -> Iterator[Any]:
         archive = self._composition.archive(generation)
         archive.prepare(self._composition.clients.catalog.schemas())
+        if not archive.load_position():
+            # It is filled from the first event on, or not at all: what is no longer there raises.
+            archive.mark_beginning(dict.fromkeys(self._composition.log.starts(archive.topics), 0))
         yield archive
+
+    def stands_at(self) -> Position:
+        return self._composition.archive(self.live()).load_position()
+
+    def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
+        # Objects are never changed: what was there at a position stays readable, whoever puts more.
+        archive = self._composition.archive(self.live())
+        position = archive.load_position()
+        objects = archive.objects()
+        return position, fingerprints((b.topic, raw_table(b)) for b in archive.read_between(objects, {}, position))
+
+    def rows(self) -> dict[str, int]:
+        archive = self._composition.archive(self.live())
+        found: dict[str, int] = dict.fromkeys(ARCHIVED_TOPICS, 0)
+        for (topic, _), end in archive.load_position().items():
+            found[topic] += end
+        return {topic: rows for topic, rows in found.items() if rows}
 
     def describe(self, generation: int) -> str:
         return f"s3://{self._composition.settings.s3.bucket}/raw/g{generation}/"
@@ -91,6 +138,9 @@ class WarehouseTarget(Target):
     def discard(self, generation: int) -> None:
         self._generations.drop(generation)
 
+    def exists(self, generation: int) -> bool:
+        return generation in self._generations.generations()
+
     @contextmanager
     def building(self, generation: int) -> Iterator[Any]:
         warehouse = self._composition.warehouse(generation)
@@ -100,9 +150,32 @@ class WarehouseTarget(Target):
         finally:
             warehouse.close()
 
-    def after_event(self, generation: int) -> None:
+    def stands_at(self) -> Position:
+        live = self.live()
+        if not self.exists(live):
+            return {}
+        warehouse = self._composition.warehouse(live)
+        try:
+            position: Position = warehouse.load_position()
+        finally:
+            warehouse.close()
+        return position
+
+    def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
+        from projections.warehouse.snapshot import snapshot
+
+        return snapshot(self._composition.warehouse_dsn, self.live())
+
+    def rows(self) -> dict[str, int]:
+        from projections.warehouse.snapshot import stored_counts
+
+        return stored_counts(self._composition.warehouse_dsn, self.live())
+
+    def after_event(self, generation: int) -> float:
         # Dying before this line costs nothing: the worker publishes the live generation when it starts.
+        started = time.monotonic()
         self._generations.publish(generation)
+        return time.monotonic() - started
 
     def describe(self, generation: int) -> str:
         return f"schema warehouse_g{generation}"
@@ -135,10 +208,18 @@ class GraphTarget(Target):
         if generation != self.live():
             shutil.rmtree(neo4j_part.generation_folder(self._stack.state, generation), ignore_errors=True)
 
+    def exists(self, generation: int) -> bool:
+        return self._place(generation).is_dir()
+
     @contextmanager
     def building(self, generation: int) -> Iterator[Any]:
         state = self._staging.state
         state.create()
+        place, built = self._place(generation), neo4j_part.generation_folder(state, 1)
+        if generation != self.live() and place.is_dir() and not built.is_dir():
+            # One that was live before, or that stood ready when a swap was killed: the second server works on it.
+            built.parent.mkdir(parents=True, exist_ok=True)
+            place.rename(built)
         # The user and password stand in the data that the first server takes over: they must be its own.
         state.write("secrets.json", {"neo4j": self._stack.state.secret("neo4j")})
         self._staging.up(["neo4j"], is_tethered=True)
@@ -152,25 +233,49 @@ class GraphTarget(Target):
             driver.close()
             self._staging.down()  # a clean stop: a store that was not closed is not taken over
 
-    def before_event(self, generation: int) -> None:
+    def stands_at(self) -> Position:
+        position: Position = self._composition.graph().load_position()
+        return position
+
+    def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
+        # Neo4j has no snapshots: what moved while it was read is no state that it ever had.
+        graph = self._composition.graph()
+        position = graph.load_position()
+        found = fingerprints(graph.read_back())
+        return (position, found) if graph.load_position() == position else None
+
+    def rows(self) -> dict[str, int]:
+        database = self._composition.settings.neo4j.database
+        with self._composition.clients.neo4j.session(database=database) as session:  # both counts are kept by the store
+            return {
+                "nodes": int(session.run("MATCH (n) RETURN count(n) AS n").single(strict=True)["n"]),
+                "relationships": int(session.run("MATCH ()-[r]->() RETURN count(r) AS n").single(strict=True)["n"]),
+            }
+
+    def before_event(self, generation: int) -> float:
         state = self._stack.state
-        built = neo4j_part.generation_folder(self._staging.state, 1)
-        place = neo4j_part.generation_folder(state, generation)
+        built, place = neo4j_part.generation_folder(self._staging.state, 1), self._place(generation)
         if built.is_dir():
             shutil.rmtree(place, ignore_errors=True)
             place.parent.mkdir(parents=True, exist_ok=True)
             built.rename(place)
         if not place.is_dir():
             raise StackError(f"{place} is gone: run `tidemark rebuild graph` again")
+        started = time.monotonic()
         self._stack.stop_parts(["neo4j"])
         neo4j_part.make_current(state, generation)
         self._stack.up(["neo4j"])
+        return time.monotonic() - started
 
-    def after_event(self, generation: int) -> None:
+    def after_event(self, generation: int) -> float:
         shutil.rmtree(self._staging.state.folder, ignore_errors=True)
+        return 0.0
 
     def describe(self, generation: int) -> str:
-        return str(neo4j_part.generation_folder(self._stack.state, generation))
+        return str(self._place(generation))
+
+    def _place(self, generation: int) -> Path:
+        return neo4j_part.generation_folder(self._stack.state, generation)
 
 
 def target_of(name: str, composition: Composition, stack: Stack) -> Target:

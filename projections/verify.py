@@ -58,6 +58,7 @@ class Verifier:
         read: reads the log.
         ends: for topics, the offset after each partition's last record.
         quarantined: the keys of open quarantine entries.
+        starts: for topics, the first offset that Kafka still holds; by default all that ever was.
     """
 
     def __init__(
@@ -66,8 +67,9 @@ class Verifier:
         ends: Callable[[Sequence[str]], Position],
         quarantined: frozenset[QuarantineKey],
         catalog: SchemaCatalog,
+        starts: Callable[[Sequence[str]], Position] = lambda topics: {},
     ) -> None:
-        self._read, self._ends, self._quarantined, self._catalog = read, ends, quarantined, catalog
+        self._read, self._ends, self._quarantined, self._catalog, self._starts = read, ends, quarantined, catalog, starts
 
     def log(self) -> Proof:
         """The log itself: seqs contiguous from 0, and every command accounted for."""
@@ -79,8 +81,14 @@ class Verifier:
         holes = np.flatnonzero(ordered != np.arange(len(ordered)))
         if len(holes):
             proof.problems.append(f"seq {int(holes[0])} is missing or double: found {int(ordered[holes[0]])} in its place")
-        results = self._results()
-        commands = sum(len(batch) for batch in self._read([COMMANDS], {}, self._ends([COMMANDS])))
+        # Commands and their results are not archived: where retention has cut them, what both still hold is compared.
+        kept_from = max(self._starts([COMMANDS]).values(), default=0)
+        results = [result for result in self._results() if int(result["first_offset"]) >= kept_from]
+        is_cut = kept_from > 0 or max(self._starts([COMMAND_RESULTS]).values(), default=0) > 0
+        if is_cut:
+            kept_from = min((int(result["first_offset"]) for result in results), default=kept_from)
+            proof.excluded["commands_cut_by_retention"] = kept_from
+        commands = sum(int((batch.offsets >= kept_from).sum()) for batch in self._read([COMMANDS], {}, self._ends([COMMANDS])))
         proof.records = commands
         counts = {name: sum(int(r[name]) for r in results) for name in ("recorded", "duplicates", "held", "decided", "quarantined")}
         counts["refused"] = sum(len(result["refusals"]) for result in results)
@@ -101,6 +109,11 @@ class Verifier:
         stored = fingerprints((b.topic, raw_table(b)) for b in _up_to(archive.read(), position))
         proof.records = sum(found.rows for found in expected.values())
         proof.problems += archive.gaps()
+        starts = self._starts(archive.topics)
+        if any(starts.values()):  # of these nothing is left to compare with: their order and their names are all that is proven
+            alone = sum(int((b.offsets < starts.get((b.topic, int(b.partitions[0])), 0)).sum()) for b in archive.read(archive.topics))
+            if alone:
+                proof.excluded["kept_by_the_archive_alone"] = alone
         self._compare(
             proof, expected, stored,
             lambda topic: (raw_table(b) for b in self._read([topic], {}, position)),

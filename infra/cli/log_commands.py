@@ -1,8 +1,13 @@
-"""Commands about the log and the stores made from it: verify, rebuild."""
+"""Commands about the log and the stores made from it: verify, rebuild, repair."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from enum import StrEnum
+from json import loads
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,9 +19,11 @@ from infra.cli.progress import Track
 from infra.cli.stack_commands import Json
 
 if TYPE_CHECKING:
+    from infra.rebuild_estimate import Estimate
     from projections.verify import Proof
 
 STORES = ("log", "archive", "warehouse", "graph")
+TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 SERVER = {"log": "kafka", "archive": "s3", "warehouse": "postgres", "graph": "neo4j"}
 
 
@@ -75,50 +82,194 @@ class Rebuildable(StrEnum):
     graph = "graph"
 
 
+STAGES = {
+    "build": "read the log, archive first",
+    "verify": "prove it equal to the log",
+    "swap": "swap it in",
+}
+
+
 @command(
     "rebuild",
     panel=PROOF,
-    examples=["tidemark rebuild warehouse", "tidemark rebuild graph", "tidemark rebuild archive --json"],
+    examples=[
+        "tidemark rebuild warehouse",
+        "tidemark rebuild graph --dry-run",
+        "tidemark rebuild warehouse --no-swap",
+        "tidemark rebuild warehouse --swap",
+        "tidemark rebuild warehouse --rollback",
+        "tidemark rebuild archive --json",
+    ],
 )
-def rebuild(name: Annotated[Rebuildable, typer.Argument(help="Read model to build anew.")], json: Json = False) -> int:
-    """Build the next generation from the earliest event, prove it equal to the log, then swap it in. Run it again to go on."""
-    from infra.cli.case_commands import user
-    from infra.rebuild import rebuild as build
+def rebuild(
+    name: Annotated[Rebuildable, typer.Argument(help="Read model to build anew.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would read, write and take; change nothing.")] = False,
+    no_swap: Annotated[bool, typer.Option("--no-swap", help="Stop when the next generation is proven.")] = False,
+    swap: Annotated[bool, typer.Option("--swap", help="Make the generation live that is proven already.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Return to the generation before, caught up first.")] = False,
+    json: Json = False,
+) -> int:
+    """Build the next generation from the first event beside the live one, prove it equal to the log, then swap it in.
 
+    The live one goes on meanwhile. Run it again to go on after an interruption.
+    """
+    from infra import rebuild as work
+    from infra.cli.case_commands import user
+
+    if dry_run + no_swap + swap + rollback > 1:
+        raise typer.BadParameter("expected one of --dry-run, --no-swap, --swap and --rollback", param_hint="OPTIONS")
     context = Context()
     composition = context.need("kafka", "registry", SERVER[name.value])
-    stages = {
-        "build": "read the log from its earliest event",
-        "verify": "prove it equal to the log",
-        "swap": "swap it in",
-    }
+    if dry_run:
+        show_estimate(work.plan_of(composition, context.stack, name.value), json)
+        return exits.OK
+    if not (swap or rollback or json):
+        show_estimate(work.plan_of(composition, context.stack, name.value), json, output.say)
     told: set[str] = set()
     with Track(f"rebuild {name.value}") as track:
 
         def progress(stage: str, done: int, total: int) -> None:
             if stage not in told:
                 told.add(stage)
-                output.say(f"{name.value}: {stages[stage]}")
+                output.say(f"{name.value}: {STAGES[stage]}")
             if stage == "build":
-                track.update(done, total, what=stages[stage], lag=total - done)
+                track.update(done, total, what=STAGES[stage], lag=total - done)
             else:
-                track.say(stages[stage])
+                track.say(STAGES[stage])
 
-        result = build(composition, context.stack, name.value, actor=user(), progress=progress)
+        if swap:
+            result = work.swap(composition, context.stack, name.value, actor=user(), progress=progress)
+        elif rollback:
+            result = work.rollback(composition, context.stack, name.value, actor=user(), progress=progress)
+        else:
+            result = work.rebuild(composition, context.stack, name.value, actor=user(), progress=progress, swaps=not no_swap)
     if json:
         output.print_json(result.as_json())
         return exits.OK
-    if result.was_resumed:
-        output.result("An interrupted rebuild was gone on with.")
+    if result.was_resumed and not swap:
+        output.result("An interrupted run was gone on with.")
     if result.proof is not None:
         show_proof(result.proof)
+    if result.compared:
+        output.result(f"[dim]Generation {result.generation}: {output.safe(result.compared)}.[/]")
+    for difference in result.differences:
+        output.result(f"       [yellow]{output.safe(difference)}[/]")
+    if not result.is_live:
+        output.result(
+            f"[green]Generation {result.generation} of {name.value} stands proven beside the live one[/] after"
+            f" {output.duration(result.seconds)}, {output.count(result.records)} records read: `tidemark rebuild {name.value} --swap`"
+        )
+        return exits.OK
+    caught_up = f", caught up in {result.caught_up_s:.1f} s" if rollback else ""
     output.result(
         f"[green]Generation {result.generation} of {name.value} is live[/] after {output.duration(result.seconds)},"
-        f" {output.count(result.records)} records read."
+        f" {output.count(result.records)} records read{caught_up}."
     )
+    output.result(f"Readers waited {result.readers_paused_s:.2f} s at most; the worker stood still for {result.worker_paused_s:.1f} s.")
     if result.released:
         output.result(f"{output.count(result.released)} quarantined records were taken this time.")
     if result.quarantined:
         output.result(f"[yellow]{output.count(result.quarantined)} records are in quarantine[/] (`tidemark quarantine list`)")
     output.result(f"Generation {result.replaced} is kept: {output.safe(result.old)}")
     return exits.OK
+
+
+def show_estimate(found: Estimate, json: bool, say: Callable[[str], None] = output.result) -> None:
+    """What a rebuild would read, write and take."""
+    if json:
+        output.print_json(found.as_json())
+        return
+    say(
+        f"{found.name}: generation {found.generation} beside {found.replaces}; reads {output.count(found.records)} records:"
+        f" {output.count(found.archive_records)} from the archive ({output.count(found.archive_objects)} objects,"
+        f" {output.size(found.archive_bytes)}), {output.count(found.kafka_records)} from Kafka (about {output.size(found.kafka_bytes)})"
+    )
+    rows = ", ".join(f"{output.safe(name)} {output.count(n)}" for name, n in found.rows.items())
+    say(f"       [dim]writes about: {rows or 'nothing is known of the live one'}[/]")
+    origin = "the rate of the last rebuild here" if found.is_measured else "the rate of a bench on two cores"
+    say(f"       [dim]takes about {output.duration(found.seconds)} to build ({output.count(found.records_per_s)}/s, {origin})[/]")
+
+
+class Repairable(StrEnum):
+    """Read models that can be repaired in part."""
+
+    warehouse = "warehouse"
+
+
+@command(
+    "repair",
+    panel=PROOF,
+    examples=[
+        "tidemark repair warehouse --from-time 2026-11-01 --until 2026-11-02T12:00",
+        "tidemark repair warehouse --from-offsets positions.json",
+        "tidemark repair warehouse --wallet ethereum:0x1",
+    ],
+)
+def repair(
+    name: Annotated[Repairable, typer.Argument(help="Read model to repair in place.")],
+    from_time: Annotated[
+        datetime | None, typer.Option(formats=TIMES, help="From records appended at this time (UTC) on; by default from the first.")
+    ] = None,
+    from_offsets: Annotated[
+        Path | None, typer.Option(help='From these offsets on: JSON, {"transaction-events/0": 1200, …}; others are not touched.')
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Up to this time (UTC), or the offsets in this JSON file; by default up to the checkpoint.")
+    ] = None,
+    wallet: Annotated[str | None, typer.Option(help="Only what names this wallet.")] = None,
+    json: Json = False,
+) -> int:
+    """Delete rows and apply them again from the log, slice by slice, while the worker goes on. The checkpoint stays."""
+    from infra.repair import position_at
+    from infra.repair import repair as mend
+    from projections.warehouse import WarehouseProjection
+
+    if from_time is not None and from_offsets is not None:
+        raise typer.BadParameter("expected --from-time or --from-offsets, found both", param_hint="OPTIONS")
+    if from_time is None and from_offsets is None and wallet is None:
+        raise typer.BadParameter("expected --from-time, --from-offsets or --wallet; all of it is a rebuild", param_hint="OPTIONS")
+    given = _offsets(from_offsets) if from_offsets is not None else None
+    end_given = _offsets(Path(until)) if until is not None and until.endswith(".json") else None
+    end_time = _time(until) if until is not None and end_given is None else None
+    composition = Context().need("kafka", "registry", SERVER[name.value])
+    topics = WarehouseProjection.topics
+    start = position_at(composition, topics, _ms(from_time)) if from_time is not None else given or {}
+    end = position_at(composition, topics, _ms(end_time)) if end_time is not None else end_given
+    if given is not None:
+        ends = end if end is not None else composition.log.ends(topics)
+        end = {tp: ends[tp] for tp in given if tp in ends}
+    with Track(f"repair {name.value}", "offsets") as track:
+        result = mend(composition, name.value, start=start, end=end, wallet=wallet, progress=track.update)
+    if json:
+        output.print_json(result.as_json())
+        return exits.OK
+    output.result(
+        f"[green]{name.value}, generation {result.generation}[/]: {output.count(result.records)} records applied again in"
+        f" {output.count(result.slices)} slices; {output.count(result.deleted)} rows deleted, {output.count(result.written)} written."
+        f" `tidemark verify {name.value}` proves it."
+    )
+    return exits.OK
+
+
+def _offsets(file: Path) -> dict[tuple[str, int], int]:
+    """A position from a JSON file.
+
+    Raises:
+        typer.BadParameter: it is not one.
+    """
+    try:
+        found = loads(file.read_text("utf-8"))
+        return {(name.rpartition("/")[0], int(name.rpartition("/")[2])): int(offset) for name, offset in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise typer.BadParameter(f'{file}: expected JSON like {{"transaction-events/0": 1200}}: {error}', param_hint="OFFSETS") from error
+
+
+def _time(text: str) -> datetime:
+    for pattern in TIMES:
+        with suppress(ValueError):
+            return datetime.strptime(text, pattern)
+    raise typer.BadParameter(f"expected a time like 2026-11-02T12:00 or a .json file, found {text!r}", param_hint="--until")
+
+
+def _ms(at: datetime) -> int:
+    return round(at.replace(tzinfo=UTC).timestamp() * 1000)

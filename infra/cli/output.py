@@ -93,6 +93,15 @@ def count(n: float) -> str:
     return f"{n:,.0f}"
 
 
+def size(n_bytes: float) -> str:
+    """Bytes for people: 512 B, 3.4 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024 or unit == "GiB":
+            return f"{n_bytes:,.0f} B" if unit == "B" else f"{n_bytes:,.1f} {unit}"
+        n_bytes /= 1024
+    raise AssertionError("the last unit takes everything")
+
+
 def duration(seconds: float) -> str:
     """A time span for people: 8 s, 3 min 20 s, 2 h 5 min."""
     whole = max(0, round(seconds))
