@@ -144,12 +144,11 @@ class History:
             return position
         wanted = {**{tp: s for tp, s in starts.items() if tp not in behind}, **position}
         plan = self.plan(topics, wanted, prefers_archive=False)
-        unread = [tp for tp in behind if tp in plan.seams]
-        if unread:
-            (topic, partition), *_ = unread
+        for batch in plan.archived():  # none, where the archive went on past that marker long ago
+            place = (batch.topic, int(batch.partitions[0]))
             raise HistoryIncomplete(
-                f"{topic}-{partition}: Kafka begins at {behind[unread[0]]}, and records from {position.get(unread[0], 0)} on were not read"
-                " before: they are in the archive. Rebuild this store, which reads it (`tidemark rebuild`)"
+                f"{place[0]}-{place[1]}: Kafka begins at {behind[place]}, and records from {position.get(place, 0)} on were not read before:"
+                " they are in the archive. Rebuild this store, which reads it (`tidemark rebuild`)"
             )
         return {**position, **{tp: plan.kafka[tp] for tp in behind}}
 

@@ -156,7 +156,7 @@ class TopicAdmin:
         """For each partition the first offset appended at a time (milliseconds since 1970) or later; its end where there is none."""
         topics = tuple(topics)
         ends = self.ends(topics)
-        found = self._offsets(topics, OffsetSpec.for_timestamp(at_ms))  # type: ignore[no-untyped-call]
+        found = self._offsets(topics, OffsetSpec.for_timestamp(at_ms))
         return {tp: offset if offset >= 0 else ends[tp] for tp, offset in found.items()}
 
     def committed(self, group: str, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
