@@ -147,8 +147,8 @@ class History:
         for batch in plan.archived():  # none, where the archive went on past that marker long ago
             place = (batch.topic, int(batch.partitions[0]))
             raise HistoryIncomplete(
-                f"{place[0]}-{place[1]}: Kafka begins at {behind[place]}, and records from {position.get(place, 0)} on were not read before:"
-                " they are in the archive. Rebuild this store, which reads it (`tidemark rebuild`)"
+                f"{place[0]}-{place[1]}: Kafka begins at {behind[place]}, and records from {position.get(place, 0)} on were not read"
+                " before: they are in the archive. Rebuild this store, which reads it (`tidemark rebuild`)"
             )
         return {**position, **{tp: plan.kafka[tp] for tp in behind}}
 

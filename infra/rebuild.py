@@ -239,7 +239,7 @@ class _Job:
                     if notes.kind == "rollback":
                         self.result.caught_up_s = time.monotonic() - began
                     paused = self._pause_worker()
-                    self._catch_up(store, self.composition.log.ends(store.topics))
+                    self._catch_up(store, self.composition.log.ends(store.topics), stage="swap")
                     self._refresh(store)
                     notes.position = _of_topics(store.load_position(), store.topics)
                 notes.write("swapping")
@@ -286,7 +286,7 @@ class _Job:
             f"the log grew faster than {self.name} reads it, {CATCH_UP_ATTEMPTS} times over: pause what writes to it, then run it again"
         )
 
-    def _catch_up(self, store: Any, until: Position, is_exact: bool = False) -> None:
+    def _catch_up(self, store: Any, until: Position, is_exact: bool = False, stage: str = "build") -> None:
         """Read up to `until`; with `is_exact` not a record further, whatever is there."""
         work: Work = RawWork(store) if self.name == "archive" else SinkWork(store, self.composition.clients.catalog, self.aside)
         before = store.load_position()
@@ -298,7 +298,7 @@ class _Job:
         def flushed(report: Flushed) -> None:
             nonlocal done
             done += report.records
-            self.progress("build", done, max(total, done))
+            self.progress(stage, done, max(total, done))
 
         # Alone and without a group: what is read is this store's own position, and nobody shares it. An archive is read from Kafka
         # as far as that goes, so that it is a second witness and not a copy of the first.
