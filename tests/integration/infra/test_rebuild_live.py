@@ -90,17 +90,16 @@ def test_a_rollback_catches_the_old_generation_up_and_returns_to_it(log: OwnLog)
     assert is_green(log)
 
 
-def test_the_graph_and_the_archive_have_a_way_back_too(log: OwnLog) -> None:
-    for name in ("archive", "graph"):
-        log.composition = log.fresh()
-        log.drive(name)
-        old = rebuild(log.fresh(), log.stack, name, actor="test").replaced
-        result = rollback(log.fresh(), log.stack, name, actor="test")
-        assert result.generation == old
-        composition = log.fresh()
-        verifier = composition.verifier()
-        proof = verifier.archive(composition.archive()) if name == "archive" else verifier.projection(composition.graph())
-        assert [problem for problem in proof.problems if "behind the log" not in problem] == []
+@pytest.mark.parametrize("name", ["archive", "graph"])
+def test_the_graph_and_the_archive_have_a_way_back_too(log: OwnLog, name: str) -> None:
+    log.composition = log.fresh()
+    log.drive(name)
+    old = rebuild(log.fresh(), log.stack, name, actor="test").replaced
+    assert rollback(log.fresh(), log.stack, name, actor="test").generation == old
+    composition = log.fresh()
+    verifier = composition.verifier()
+    proof = verifier.archive(composition.archive()) if name == "archive" else verifier.projection(composition.graph())
+    assert [problem for problem in proof.problems if "behind the log" not in problem] == []
 
 
 # Where it is killed: the build's end, before and after the proof, with the worker stopped, and after the log has the swap.
