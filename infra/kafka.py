@@ -28,6 +28,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 from domain import log as domain_log
 from domain.errors import Fenced, LogError
 from domain.log import NewRecord, Position, Record
+from projections.failpoints import OFFSETS_SENT, PRODUCED, reach
 from projections.records import RecordBatch
 from projections.work import Append
 from schema_registry.contracts import COMMANDS
@@ -302,9 +303,11 @@ class KafkaTransactions:
                     produce(producer, topic, value, key, list(headers))
             for record in records:
                 produce(producer, record.topic, record.value, record.key, list(record.headers))
+            reach(PRODUCED)
             offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in position.items()]
             if offsets:
                 producer.send_offsets_to_transaction(offsets, self._member.consumer_group_metadata(), OPERATION_TIMEOUT_S)
+            reach(OFFSETS_SENT)
             producer.commit_transaction(OPERATION_TIMEOUT_S)
         except KafkaException as error:
             raise self._abort(error) from error

@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.log import Position, TopicPartition
 from projections.errors import StoreDisagrees, StoreUnavailable
+from projections.failpoints import ENCODED, UPLOADED, reach
 from projections.records import RecordBatch
 from schema_registry.contracts import EVENT_TOPICS, QUARANTINE_EVENTS
 
@@ -146,11 +147,13 @@ class RawArchive:
             first, last = int(batch.offsets[0]), int(batch.offsets[-1])
             key = f"{self._root}{topic}/partition={partition:04d}/{first:020d}.parquet"
             body = _encode(batch)
+            reach(ENCODED)
             try:
                 self._s3.put_object(
                     Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*", ContentType="application/vnd.apache.parquet",
                     Metadata={"first-offset": str(first), "next-offset": str(last + 1), "records": str(len(batch))},
                 )  # fmt: skip
+                reach(UPLOADED)
                 self._ends[(topic, partition)] = last + 1
                 return
             except ClientError as error:

@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 
 from domain.log import Position, TopicPartition
+from projections.failpoints import ACKNOWLEDGED, FETCHED, reach
 from projections.merge import SeqMerge
 from projections.protocol import Rejection
 from projections.records import RecordBatch, by_topic
@@ -159,6 +160,7 @@ class Runner:
     def _flush(self) -> None:
         if not self._buffered:
             return
+        reach(FETCHED)
         batches = by_topic(self._buffer)
         after = {tp: offset for batch in batches for tp, offset in batch.next_offsets().items()}
         self._pass_strays(after)
@@ -166,6 +168,7 @@ class Runner:
         started = self._monotonic()
         done = self._work.process([*batches, *self._stray_batches], self._strays, before, after)
         self._position.update(done.after)
+        reach(ACKNOWLEDGED)
         seconds = self._monotonic() - started
         waiting = self._merge.waiting if self._merge is not None else 0
         self._clear()

@@ -29,6 +29,7 @@ from domain.log import Position, TopicPartition
 from projections import wallet_graph_rows as rows_of
 from projections import wallet_graph_statements as cypher
 from projections.errors import StalePosition, StoreDisagrees, StoreUnavailable
+from projections.failpoints import APPLIED, reach
 from projections.protocol import EventBatch, Excluded, Rejection
 from projections.wallet_graph_screen import screen_batch
 from projections.wallet_graph_statements import Statement
@@ -102,6 +103,7 @@ class WalletGraphProjection:
             self._move_checkpoint(tx, before, after)
             for step in writes:
                 step(tx)
+            reach(APPLIED)
 
         try:
             with _translated(), self._session() as session:

@@ -16,6 +16,7 @@ import structlog
 from domain.log import Headers, NewRecord, Position, TopicPartition
 from projections.decoding import decode, drop
 from projections.errors import BatchRefused, StalePosition, StoreUnavailable
+from projections.failpoints import COMMITTED, DECIDED, DECODED, INDEXED, MARKED, SENT, SET_ASIDE, reach
 from projections.protocol import EventBatch, Projection, Rejection
 from projections.quarantine import QuarantineLog, quarantine_records
 from projections.records import RecordBatch, by_topic
@@ -175,6 +176,7 @@ class SinkWork:
     def _process(self, batches: Sequence[RecordBatch], before: Position, after: Position, known: frozenset[_Place]) -> Done:
         events, rejections = decode(self._codec, batches)
         rejections += self.projection.screen(events)
+        reach(DECODED)
         quarantined = self._set_aside(batches, [r for r in rejections if (r.topic, r.partition, r.offset) not in known])
         try:
             _apply(self.projection.load_position, lambda: self.projection.apply(drop(events, rejections), before, after), before, after)
@@ -213,6 +215,7 @@ class SinkWork:
         if rejections:
             found = quarantine_records(self._records, self.name, batches, rejections)
             self._quarantine.append(found)
+            reach(SET_ASIDE)
             log.warning("records_quarantined", projection=self.name, records=len(found), reason=rejections[0].reason)
         return len(rejections)
 
@@ -259,11 +262,14 @@ class TransactionWork:
     def process(self, batches: Sequence[RecordBatch], strays: Sequence[Rejection], before: Position, after: Position) -> Done:
         events, rejections = (EventBatch({}), []) if self._transformer.is_raw else decode(self._codec, batches)
         appends, refused = self._transformer.process(drop(events, strays), batches)
+        reach(DECIDED)
         rejections = [*rejections, *refused, *strays]
         bad = quarantine_records(self._records, self.name, batches, rejections) if rejections else []
         if appends or bad or after:
             self._log.commit(appends, bad, after)
+        reach(COMMITTED)
         self._transformer.committed()
+        reach(INDEXED)
         return Done(sum(map(len, batches)), len(bad), after)
 
 
@@ -296,7 +302,9 @@ class LedgerWork:
                 for attempt in stamina.retry_context(on=StoreUnavailable, attempts=STORE_ATTEMPTS):
                     with attempt:
                         effect.perform()
+                reach(SENT)
                 self._ledger.mark_sent(effect.effect_id)
+                reach(MARKED)
         self._ledger.store_position(after)
         return Done(sum(map(len, batches)), len(rejections), after)
 
@@ -314,6 +322,7 @@ def _apply(load_position: Callable[[], Position], apply: Callable[[], None], bef
                     raise StalePosition(f"expected the checkpoint {dict(before)}, found {dict(stored)}")
             has_failed = True
             apply()
+            reach(COMMITTED)
 
 
 def _split(batches: Sequence[RecordBatch]) -> tuple[list[RecordBatch], list[RecordBatch]]:

@@ -18,6 +18,7 @@ from adbc_driver_manager.dbapi import Connection, Cursor
 
 from domain.log import Position, TopicPartition
 from projections.errors import StalePosition
+from projections.failpoints import APPLIED, reach
 from projections.protocol import EventBatch, Excluded, Rejection
 from projections.warehouse import statements as sql
 from projections.warehouse.canonical import expected_rows, stored_rows
@@ -94,6 +95,7 @@ class WarehouseProjection:
                     trained.update(rows["model_version"].to_pylist())
             new = keys.without(self._known)
             load_dimensions(cursor, new, described, trained)
+            reach(APPLIED)
         self._known.remember(new)
 
     def refresh(self) -> None:
