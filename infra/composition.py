@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from domain.errors import InvalidValue
 from infra.clients import Clients
 from infra.command_handler import CommandHandler
 from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer
@@ -23,6 +24,12 @@ AUTHORISED = frozenset({"card", "customer", "bank"})
 """Networks where a frozen source may not send: its institution asks before value moves. On any other it has moved already."""
 
 HANDLER_BATCH = 20_000  # commands a Kafka transaction at most: its fixed cost of some 15 ms is then under a tenth of the whole
+SINK_POLICIES = {
+    "warehouse": FlushPolicy(50_000, 0.5),
+    "graph": FlushPolicy(20_000, 0.5),
+    # A commit costs 0.2 s and makes a file for each day it touches: few and large.
+    "curated": FlushPolicy(100_000, 5.0),
+}
 NO_MODEL = "no model is deployed yet: run `tidemark train`, then `tidemark deploy`"
 
 
@@ -67,6 +74,35 @@ class Composition:
 
         return WarehouseProjection(self.warehouse_dsn, generation or self.generations.get("warehouse", 1))
 
+    def curated(self, generation: int | None = None) -> Any:
+        """The curated table, by default the live generation."""
+        from projections.curated import CuratedCatalog, CuratedProjection
+
+        catalog = CuratedCatalog(self.curated_dsn, self.settings.s3.iceberg_config())
+        return CuratedProjection(catalog, self.clients.s3, self.settings.s3.bucket, generation or self.generations.get("curated", 1))
+
+    @property
+    def curated_dsn(self) -> str:
+        """The address of the database that holds the Iceberg catalog, password included.
+
+        Raises:
+            InvalidValue: none is given and the warehouse is Redshift, which cannot move a pointer by compare-and-set.
+        """
+        given = self.settings.curated.catalog
+        dsn = given.get_secret_value() if given is not None else self.warehouse_dsn
+        if dsn.startswith("redshift"):
+            raise InvalidValue("curated.catalog", "the warehouse is Redshift: set TIDEMARK_CURATED__CATALOG to a Postgres for the catalog")
+        return dsn
+
+    def has_curated(self) -> bool:
+        """Whether the curated table was ever started here.
+
+        Raises:
+            StoreUnavailable: its catalog does not answer.
+        """
+        is_possible = self.settings.curated.catalog is not None or not self.warehouse_dsn.startswith("redshift")
+        return is_possible and bool(self.curated().exists())
+
     @property
     def warehouse_dsn(self) -> str:
         """The warehouse's address, password included."""
@@ -91,7 +127,7 @@ class Composition:
             work, policy = RawWork(projection), FlushPolicy(100_000, 2.0)
         else:
             work = SinkWork(projection, self.clients.catalog, self.producer)
-            policy = FlushPolicy(50_000, 0.5) if name == "warehouse" else FlushPolicy(20_000, 0.5)
+            policy = SINK_POLICIES[name]
         group = group or f"tidemark-{name}"
         return Worker(KafkaSource(self.clients.kafka, projection.topics, group, f"{group}-1"), work, policy)
 
@@ -131,6 +167,12 @@ class Composition:
         graph = self.graph()
         graph.prepare()
         return self.sink("graph", graph)
+
+    def _curated(self) -> Worker:
+        curated = self.curated()
+        curated.load_position()
+        curated.publish()
+        return self.sink("curated", curated)
 
     def _scorer(self) -> Worker:
         import torch
@@ -206,6 +248,7 @@ class Composition:
 WORKERS: dict[str, Callable[[Composition], Worker]] = {
     "command-handler": Composition._command_handler,
     "archive": Composition._archive,
+    "curated": Composition._curated,
     "warehouse": Composition._warehouse,
     "graph": Composition._graph,
     "scorer": Composition._scorer,

@@ -28,6 +28,7 @@ from schema_registry.contracts import COMMANDS
 from schema_registry.record_codec import RecordCodec
 
 FROM_FILE = "file:"
+CURATED = "curated"
 WAREHOUSE = "warehouse"
 COMMAND_HANDLER = "command-handler"
 MAX_OUTCOME = 400  # characters of a reason that are kept
@@ -96,9 +97,9 @@ def _give_back(composition: Composition, entry: QuarantineEntry, sinks: dict[str
         return "a row of a file: correct the file or its mapping and ingest it again, rows that were recorded stay recorded once"
     if entry.projection == COMMAND_HANDLER:
         return _send_again(composition, entry)
-    if entry.projection in (WAREHOUSE, GRAPH):
+    if entry.projection in (CURATED, WAREHOUSE, GRAPH):
         if entry.projection not in sinks:
-            sinks[entry.projection] = composition.warehouse() if entry.projection == WAREHOUSE else composition.graph()
+            sinks[entry.projection] = composition.graph() if entry.projection == GRAPH else getattr(composition, entry.projection)()
         return _apply(composition, sinks[entry.projection], entry)
     return f"{entry.projection} keeps one order that has passed this record: it cannot take it any more"
 

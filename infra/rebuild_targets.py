@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from domain.errors import InvalidValue
@@ -17,7 +17,7 @@ from infra.stack import neo4j as neo4j_part
 from projections.wallet_graph import PROJECTION as GRAPH
 from projections.wallet_graph import WalletGraphProjection
 
-NAMES = ("archive", "warehouse", "graph")
+NAMES = ("archive", "curated", "warehouse", "graph")
 STAGING = "staging-graph"
 
 
@@ -72,6 +72,36 @@ class ArchiveTarget(Target):
 
     def describe(self, generation: int) -> str:
         return f"s3://{self._composition.settings.s3.bucket}/raw/g{generation}/"
+
+
+class CuratedTarget(Target):
+    """Each generation is an Iceberg table; `GenerationSwapped` says which one is live, the catalog's namespace tells readers."""
+
+    projection = "curated"
+
+    def __init__(self, composition: Composition) -> None:
+        self._composition = composition
+
+    def live(self) -> int:
+        return self._composition.log.generations().get("curated", 1)
+
+    def discard(self, generation: int) -> None:
+        with closing(self._composition.curated(generation)) as curated:
+            curated.remove()
+
+    @contextmanager
+    def building(self, generation: int) -> Iterator[Any]:
+        with closing(self._composition.curated(generation)) as curated:
+            curated.load_position()
+            yield curated
+
+    def after_event(self, generation: int) -> None:
+        # Dying before this line costs nothing: the worker publishes the live generation when it starts.
+        with closing(self._composition.curated(generation)) as curated:
+            curated.publish()
+
+    def describe(self, generation: int) -> str:
+        return f"Iceberg table tidemark.transactions_g{generation}"
 
 
 class WarehouseTarget(Target):
@@ -181,6 +211,8 @@ def target_of(name: str, composition: Composition, stack: Stack) -> Target:
     """
     if name == "archive":
         return ArchiveTarget(composition)
+    if name == "curated":
+        return CuratedTarget(composition)
     if name == "warehouse":
         return WarehouseTarget(composition)
     if name == "graph":

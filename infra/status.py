@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from schema_registry.contracts import CASE_EVENTS, COMMANDS, PARTITIONS, SCORE_E
 
 GROUPS = {"command-handler": (COMMANDS,), "scorer": (TRANSACTION_EVENTS,), "alerts": (SCORE_EVENTS,)}
 """Workers whose position is a group's stored offsets in Kafka, with what they read."""
-NEEDS = {"archive": "s3", "warehouse": "postgres", "graph": "neo4j"}
+NEEDS = {"archive": "s3", "curated": "s3", "warehouse": "postgres", "graph": "neo4j"}
 """The server that holds the position of each other worker."""
 YOURS = "yours"
 ENDPOINT = "endpoint"
@@ -214,6 +215,12 @@ def _archive(composition: Composition) -> tuple[tuple[str, ...], Position]:
     return ARCHIVED_TOPICS, composition.archive().load_position()
 
 
+def _curated(composition: Composition) -> tuple[tuple[str, ...], Position]:
+    with closing(composition.curated()) as curated:
+        # Asking a table that is not there would make it.
+        return curated.topics, curated.load_position() if curated.exists() else {}
+
+
 def _warehouse(composition: Composition) -> tuple[tuple[str, ...], Position]:
     from projections.warehouse import WarehouseGenerations
 
@@ -241,6 +248,7 @@ def _notifier(composition: Composition) -> tuple[tuple[str, ...], Position]:
 READERS: dict[str, Callable[[Composition], tuple[tuple[str, ...], Position]]] = {
     **{name: _group(name) for name in GROUPS},
     "archive": _archive,
+    "curated": _curated,
     "warehouse": _warehouse,
     "graph": _graph,
     "notifier": _notifier,

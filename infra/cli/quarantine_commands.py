@@ -105,7 +105,7 @@ def replay_entries(
     entries = [entry for entry in _entries(context, projection) if place in (None, place_of(entry))]
     if not entries and place is not None:
         raise CommandRefused("unknown_entry", f"nothing open in quarantine at {place[:80]!r}")
-    servers = {WAREHOUSE: "postgres", GRAPH: "neo4j"}
+    servers = {"curated": "s3", WAREHOUSE: "postgres", GRAPH: "neo4j"}
     composition = context.need(*{servers[entry.projection] for entry in entries if entry.projection in servers})
 
     def tell(replayed: Replayed) -> None:

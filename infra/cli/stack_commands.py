@@ -180,7 +180,7 @@ def doctor(json: Json = False) -> int:
 
 @command("run", panel=START, examples=["tidemark run command-handler", "tidemark run warehouse"])
 def run(
-    name: Annotated[str, typer.Argument(help="command-handler, archive, warehouse, graph, scorer, alerts or notifier.")],
+    name: Annotated[str, typer.Argument(help="command-handler, archive, curated, warehouse, graph, scorer, alerts or notifier.")],
 ) -> int:
     """Run one worker in this process until Ctrl-C or SIGTERM: what the stack, systemd or a container starts."""
     from infra.composition import WORKERS
