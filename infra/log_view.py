@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from domain.log import Position
+from domain.log import Position, TopicPartition
 from infra.clients import Clients
 from infra.kafka import last_record_ends, read_batches
 from projections.quarantine import QuarantineEntry, QuarantineKey, decoded, open_entries
@@ -45,6 +45,26 @@ class LogView:
     def ends(self, topics: Sequence[str]) -> Position:
         """The offset after each partition's last record."""
         return last_record_ends(self._clients.kafka, self._clients.admin, topics)
+
+    def appended_at(self, start: Position, end: Position) -> dict[TopicPartition, int]:
+        """When Kafka appended the first committed record in [`start`, `end`) of each partition, in milliseconds since 1970."""
+        found: dict[TopicPartition, int] = {}
+        if not start:
+            return found
+        earliest = self._clients.admin.starts({topic for topic, _ in start})
+        start = {tp: max(offset, earliest.get(tp, 0)) for tp, offset in start.items()}
+        # A few offsets first: the record stands there unless markers or aborted records fill them.
+        window = 16
+        while pending := [tp for tp in start if tp not in found]:
+            near = {tp: min(end[tp], start[tp] + window) for tp in pending}
+            for batch in self.read(sorted({topic for topic, _ in pending}), start, near):
+                places = zip(batch.partitions.tolist(), batch.timestamps_ms.tolist(), strict=True)
+                for partition, at in places:
+                    found.setdefault((batch.topic, partition), at)
+            if all(near[tp] == end[tp] for tp in pending if tp not in found):
+                break
+            window *= 16
+        return found
 
     def events(self, topic: str) -> Iterator[tuple[str, dict[str, Any], RecordBatch, int]]:
         """(event type, record, batch, index) of each record of a small topic; foreign bytes are left out."""
