@@ -137,7 +137,7 @@ def ingest_file(
             if chunk.labels:
                 producer.send(COMMANDS, [label.tx_id.encode() for label in chunk.labels], [codec.encode_event(x) for x in chunk.labels])
             if chunk.rejected:
-                producer.append([_quarantined(codec, source, row) for row in chunk.rejected])
+                composition.quarantine.append([_quarantined(codec, source, row) for row in chunk.rejected])
             refused.update(row.reason for row in chunk.rejected)
             result.rows_read += chunk.rows_read
             result.commands += len(chunk.values)
@@ -177,7 +177,7 @@ def ingest_labels(
     codec = RecordCodec(composition.clients.catalog)
     producer = composition.producer
     producer.send(COMMANDS, [c.wallet_id.encode() for c in file.commands], [codec.encode_event(c) for c in file.commands])
-    producer.append([_quarantined(codec, source, row) for row in file.rejected])  # waits for the commands too
+    composition.quarantine.append([_quarantined(codec, source, row) for row in file.rejected])  # waits for the commands too
     refused = Counter(row.reason for row in file.rejected)
     return IngestResult(
         new_ingest_id(source), source, found.title, file.rows_read, 0, len(file.commands), dict(sorted(refused.items())),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from domain.log import Position, TopicPartition
 from infra.clients import Clients
 from infra.kafka import last_record_ends, read_batches
-from projections.quarantine import QuarantineEntry, QuarantineKey, decoded, open_entries
+from projections.quarantine import Quarantine, QuarantineEntry, QuarantineKey, decoded, state_of
 from projections.records import RecordBatch
 from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import CASE_EVENTS, COMMANDS, CONTROL_EVENTS, QUARANTINE_EVENTS
@@ -120,9 +120,18 @@ class LogView:
 
     def quarantine(self) -> dict[QuarantineKey, QuarantineEntry]:
         """The open entries."""
+        return self.quarantine_state().entries
+
+    def quarantine_state(self) -> Quarantine:
+        """The open entries, and the records that were given up."""
+        return state_of(self.quarantine_since({})[0])
+
+    def quarantine_since(self, start: Position) -> tuple[Iterator[tuple[str, Mapping[str, Any], int]], Position]:
+        """The events of the quarantine topic (type, record, time appended in ms) from a position to the end, and the end."""
+        end = self._clients.admin.ends([QUARANTINE_EVENTS])
         codec = RecordCodec(self._clients.catalog)
-        records = (batch.record(i) for batch in self.read([QUARANTINE_EVENTS], {}) for i in range(len(batch)))
-        return open_entries(decoded(codec, records))
+        records = (batch.record(i) for batch in self.read([QUARANTINE_EVENTS], start, end) for i in range(len(batch)))
+        return decoded(codec, records), end
 
     def cases(self) -> list[dict[str, Any]]:
         """Every case with its alert, newest last: `transactions` counts those that joined, `status` is where it stands."""

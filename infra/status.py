@@ -23,7 +23,7 @@ from infra.stack import Stack
 from infra.stack.part import SERVERS
 from infra.stack.state import PartStatus
 from projections.archive import ARCHIVED_TOPICS
-from schema_registry.contracts import CASE_EVENTS, COMMANDS, PARTITIONS, SCORE_EVENTS, TRANSACTION_EVENTS
+from schema_registry.contracts import CASE_EVENTS, COMMANDS, PARTITIONS, QUARANTINE_EVENTS, SCORE_EVENTS, TRANSACTION_EVENTS
 
 COMMAND_HANDLER = "command-handler"
 GROUPS = {COMMAND_HANDLER: (COMMANDS,), "scorer": (TRANSACTION_EVENTS,), "alerts": (SCORE_EVENTS,)}
@@ -162,6 +162,8 @@ class StatusReader:
         self._stack, self._monotonic = stack, monotonic
         self._composition: Composition | None = None
         self._looks: deque[tuple[float, dict[str, tuple[int, int]]]] = deque()
+        self._quarantine_end: Position | None = None
+        self._quarantined: Counter[tuple[str, TopicPartition]] = Counter()
 
     def report(self, settings: Settings) -> StackReport:
         """How things stand now.
@@ -174,7 +176,7 @@ class StatusReader:
         """
         stack = self._stack
         if self._composition is None or self._composition.settings != settings:
-            self._composition = Composition(settings)
+            self._composition, self._quarantine_end = Composition(settings), None
         is_up = stack.is_up()
         statuses = stack.status() if is_up else {}
         report = StackReport(settings.stack, str(stack.state.folder), is_up, servers(stack, settings, statuses))
@@ -183,9 +185,18 @@ class StatusReader:
         names += [name for name, status in statuses.items() if status.is_worker and name not in (*WORKERS, ENDPOINT)]
         report.workers = [_worker(name, statuses.get(name), told.get(name, {})) for name in names]
         ready = {server.name for server in report.servers if server.is_ready}
-        _positions(report.workers, self._composition, ready)
+        _positions(report.workers, self._composition, ready, self._entries)
         self._paces(report.workers)
         return report
+
+    def _entries(self, composition: Composition) -> Counter[tuple[str, TopicPartition]]:
+        """Open entries by who set them aside and partition; the topic is read again only once it has grown."""
+        end = composition.clients.admin.ends([QUARANTINE_EVENTS])
+        if end != self._quarantine_end:
+            found = composition.log.quarantine()
+            self._quarantined = Counter((projection, (topic, partition)) for projection, topic, partition, _ in found)
+            self._quarantine_end = end
+        return self._quarantined
 
     def _paces(self, workers: list[WorkerReport]) -> None:
         """Rates and time left: from the positions of earlier looks, else from what the worker says of itself."""
@@ -254,7 +265,12 @@ def _worker(name: str, status: PartStatus | None, told: dict[str, Any]) -> Worke
     return WorkerReport(name, status.state, status.pid, status.restarts, records_per_s=rate, last_error=error)
 
 
-def _positions(workers: list[WorkerReport], composition: Composition, ready: set[str]) -> None:
+def _positions(
+    workers: list[WorkerReport],
+    composition: Composition,
+    ready: set[str],
+    entries: Callable[[Composition], Counter[tuple[str, TopicPartition]]],
+) -> None:
     """Fill in positions first and the head after them, so that equal means caught up."""
     if not {"kafka", "registry"} <= ready:
         for worker in workers:
@@ -282,7 +298,7 @@ def _positions(workers: list[WorkerReport], composition: Composition, ready: set
             worker.problem = f"its position cannot be read: {error}"
     wanted = sorted({topic for found in topics.values() for topic in found})
     head = composition.log.ends(wanted) if wanted else {}
-    quarantined = Counter((projection, (topic, partition)) for projection, topic, partition, _ in composition.log.quarantine())
+    quarantined = entries(composition)
     for worker in workers:
         projection = QUARANTINED_AS.get(worker.name, worker.name)
         worker.quarantined = sum(n for (name, _), n in quarantined.items() if name == projection)
