@@ -12,13 +12,16 @@ from infra.clients import Clients
 from infra.command_handler import CommandHandler
 from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer
 from infra.log_view import LogView
+from infra.payloads import QuarantineWriter, QuarantiningTransactions, S3Payloads
 from infra.seen_transactions import SeenTransactions
 from infra.settings import Settings
 from projections.archive import RawArchive
+from projections.key_order import KeyOrder
 from projections.runner import FlushPolicy, Source
 from projections.verify import Verifier
 from projections.work import LedgerWork, RawWork, SinkWork, TransactionWork, Transformer, Work
 from schema_registry.contracts import TRANSACTION_EVENTS
+from schema_registry.record_codec import RecordCodec
 
 AUTHORISED = frozenset({"card", "customer", "bank"})
 """Networks where a frozen source may not send: its institution asks before value moves. On any other it has moved already."""
@@ -56,8 +59,23 @@ class Composition:
 
     @cached_property
     def producer(self) -> PlainProducer:
-        """For commands and for quarantine."""
+        """For commands."""
         return PlainProducer(self.clients.kafka)
+
+    @cached_property
+    def payloads(self) -> S3Payloads:
+        """Where large values of the quarantine are kept."""
+        return S3Payloads(self.clients.s3, self.settings.s3.bucket)
+
+    @cached_property
+    def quarantine(self) -> QuarantineWriter:
+        """For records that cannot be applied."""
+        return QuarantineWriter(self.producer, RecordCodec(self.clients.catalog), self.payloads)
+
+    def key_order(self, projection: Any) -> KeyOrder:
+        """What a live projection must not take now, by the quarantine topic."""
+        ordered: frozenset[str] = getattr(projection, "key_ordered", frozenset())
+        return KeyOrder(projection.name, ordered, self.log.quarantine_since, projection.load_position)
 
     @cached_property
     def generations(self) -> dict[str, int]:
@@ -117,8 +135,11 @@ class Composition:
 
     def verifier(self) -> Verifier:
         """Proves stores equal to this log."""
-        quarantined = frozenset(self.log.quarantine())
-        return Verifier(lambda topics, start, end: self.log.read(topics, start, end), self.log.ends, quarantined, self.clients.catalog)
+        found = self.log.quarantine_state()
+        return Verifier(
+            lambda topics, start, end: self.log.read(topics, start, end), self.log.ends, frozenset(found.entries), self.clients.catalog,
+            frozenset(found.dropped),
+        )  # fmt: skip
 
     def sink(self, name: str, projection: Any, group: str | None = None) -> Worker:
         """A worker around a projection; another group reads independently (a rebuild beside the live one)."""
@@ -126,7 +147,7 @@ class Composition:
         if name == "archive":
             work, policy = RawWork(projection), FlushPolicy(100_000, 2.0)
         else:
-            work = SinkWork(projection, self.clients.catalog, self.producer)
+            work = SinkWork(projection, self.clients.catalog, self.quarantine, self.key_order(projection))
             policy = SINK_POLICIES[name]
         group = group or f"tidemark-{name}"
         return Worker(KafkaSource(self.clients.kafka, projection.topics, group, f"{group}-1"), work, policy)
@@ -217,7 +238,7 @@ class Composition:
         notifier.prepare()
         ledger = SqliteLedger(self.settings.stack_dir / "notifier" / "ledger.sqlite")
         source = KafkaSource(self.clients.kafka, notifier.topics, "tidemark-notifier", "tidemark-notifier-1", is_alone=True)
-        return Worker(source, LedgerWork(notifier, ledger, self.clients.catalog, self.producer), FlushPolicy(1_000, 0.2))
+        return Worker(source, LedgerWork(notifier, ledger, self.clients.catalog, self.quarantine), FlushPolicy(1_000, 0.2))
 
     def package(self, uri: str) -> bytes:
         """A model package by its `s3://bucket/key`.
@@ -242,7 +263,8 @@ class Composition:
     def _ordered(self, transformer: Transformer, log: KafkaTransactions, policy: FlushPolicy) -> Worker:
         group = f"tidemark-{transformer.name}"
         source = KafkaSource(self.clients.kafka, transformer.topics, group, f"{group}-1", is_alone=True)
-        return Worker(source, TransactionWork(transformer, log, self.clients.catalog), policy)
+        kept = QuarantiningTransactions(log, RecordCodec(self.clients.catalog), self.payloads)
+        return Worker(source, TransactionWork(transformer, kept, self.clients.catalog), policy)
 
 
 WORKERS: dict[str, Callable[[Composition], Worker]] = {

@@ -149,6 +149,10 @@ class TopicAdmin:
                 return stable
             time.sleep(0.01)
 
+    def written(self, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
+        """The offset after all that stands in each partition, records of open transactions included."""
+        return self._offsets(topics, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+
     def starts(self, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
         """The earliest offset that each partition still holds."""
         return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]

@@ -25,7 +25,8 @@ from infra.kafka import KafkaSource, KafkaTransactions
 from infra.rebuild_targets import Target, target_of
 from infra.stack import Stack
 from infra.stack.state import WorkerSpec
-from projections.quarantine import APPLIED, QuarantineKey, replayed_record
+from projections.key_order import KeyOrder
+from projections.quarantine import APPLIED, QuarantineKey, offloaded, replayed_record
 from projections.runner import Flushed, FlushPolicy, Runner
 from projections.verify import Proof, Verifier
 from projections.work import RawWork, SinkWork, Work
@@ -115,6 +116,11 @@ class SetAside:
                 out.write(json.dumps({"topic": record.topic, "key": key, "value": value}) + "\n")
             out.flush()
 
+    def order(self, store: Any, dropped: frozenset[QuarantineKey]) -> KeyOrder:
+        """What the new generation must not take: what it set aside before, and what was given up."""
+        keys = [(key, self._codec.decode(record.value)[1]["key"]) for key, record in self.records.items()]
+        return KeyOrder(store.name, getattr(store, "key_ordered", frozenset()), aside=keys, dropped=dropped)
+
     def _keep(self, record: NewRecord) -> None:
         _, value = self._codec.decode(record.value)
         self.records[(value["projection"], value["topic"], value["partition"], value["offset"])] = record
@@ -177,7 +183,7 @@ def rebuild(
             f"tidemark-rebuild-{name}",
             (),
             composition.clients.admin,
-        ).commit((), events, {})
+        ).commit((), offloaded(codec, events, composition.payloads), {})
         target.after_event(notes.generation)
         notes.write("done")
         result.old = target.describe(notes.replaced)
@@ -190,10 +196,11 @@ def rebuild(
 def _build(composition: Composition, store: Any, aside: SetAside, progress: Progress, stop: Event) -> tuple[int, Proof]:
     """Run the store to the head and prove it there; while the log grows, again."""
     log, catalog = composition.log, composition.clients.catalog
+    dropped = frozenset(log.quarantine_state().dropped)  # what was given up stays so in every generation
     read = 0
     for _ in range(CATCH_UP_ATTEMPTS):
         ends = log.ends(store.topics)
-        work: Work = RawWork(store) if store.name == "archive" else SinkWork(store, catalog, aside)
+        work: Work = RawWork(store) if store.name == "archive" else SinkWork(store, catalog, aside, aside.order(store, dropped))
         policy = FlushPolicy(100_000, 2.0) if store.name == "archive" else FlushPolicy(20_000 if store.name != "warehouse" else 50_000, 1.0)
         before = store.load_position()
         total = sum(max(0, end - before.get(tp, 0)) for tp, end in ends.items())
@@ -213,7 +220,7 @@ def _build(composition: Composition, store: Any, aside: SetAside, progress: Prog
         if hasattr(store, "refresh"):
             store.refresh()
         progress("verify", 0, 1)
-        verifier = Verifier(lambda topics, start, end: log.read(topics, start, end), log.ends, frozenset(aside.records), catalog)
+        verifier = Verifier(lambda topics, start, end: log.read(topics, start, end), log.ends, frozenset(aside.records), catalog, dropped)
         proof = verifier.archive(store) if store.name == "archive" else verifier.projection(store)
         progress("verify", 1, 1)
         if proof.is_ok or not proof.lag_records:

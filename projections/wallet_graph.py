@@ -34,6 +34,7 @@ from projections.protocol import EventBatch, Excluded, Rejection
 from projections.wallet_graph_screen import screen_batch
 from projections.wallet_graph_statements import Statement
 from projections.wallet_graph_verify import expect, read_table
+from schema_registry.contracts import CASE_EVENTS, WALLET_EVENTS
 
 PROJECTION: Final = "wallet-graph"
 CHUNK_ROWS: Final = 10_000  # rows a statement; 5,000 to 10,000 wrote fastest, more only grows the server's transaction
@@ -52,6 +53,8 @@ class WalletGraphProjection:
     name: str = PROJECTION
     topics: tuple[str, ...] = rows_of.TOPICS
     reads: Mapping[str, tuple[str, ...]] = rows_of.READS
+    key_ordered: frozenset[str] = frozenset({WALLET_EVENTS, CASE_EVENTS})
+    """Of a wallet's descriptions, labels and freezes, and of a case's states, the last one wins."""
 
     def __init__(self, driver: neo4j.Driver, database: str, name: str = PROJECTION) -> None:
         self._driver = driver

@@ -17,6 +17,7 @@ from domain.log import Headers, NewRecord, Position, TopicPartition
 from projections.decoding import decode, drop
 from projections.errors import BatchRefused, StalePosition, StoreUnavailable
 from projections.failpoints import COMMITTED, DECIDED, DECODED, INDEXED, MARKED, SENT, SET_ASIDE, reach
+from projections.key_order import KeyOrder
 from projections.protocol import EventBatch, Projection, Rejection
 from projections.quarantine import QuarantineLog, quarantine_records
 from projections.records import RecordBatch, by_topic
@@ -156,16 +157,19 @@ class SinkWork:
 
     ordered_topic: str | None = None
 
-    def __init__(self, projection: Projection, catalog: SchemaCatalog, quarantine: QuarantineLog) -> None:
+    def __init__(self, projection: Projection, catalog: SchemaCatalog, quarantine: QuarantineLog, order: KeyOrder | None = None) -> None:
         self.name = projection.name
         self.topics = projection.topics
         self.projection = projection
+        self._order = order if order is not None else KeyOrder(projection.name, getattr(projection, "key_ordered", frozenset()))
         self._codec = ColumnCodec(catalog, projection.reads)
         self._records = RecordCodec(catalog)
         self._quarantine = quarantine
 
     def load_position(self) -> Position:
-        return self.projection.load_position()
+        position = self.projection.load_position()
+        self._order.loaded(position)
+        return position
 
     def next_seq(self) -> int:
         raise AssertionError("a sink has no order to wait for")
@@ -177,6 +181,7 @@ class SinkWork:
         events, rejections = decode(self._codec, batches)
         rejections += self.projection.screen(events)
         reach(DECODED)
+        rejections, known = self._order.hold(batches, events, rejections, known)
         quarantined = self._set_aside(batches, [r for r in rejections if (r.topic, r.partition, r.offset) not in known])
         try:
             _apply(self.projection.load_position, lambda: self.projection.apply(drop(events, rejections), before, after), before, after)
@@ -216,6 +221,7 @@ class SinkWork:
             found = quarantine_records(self._records, self.name, batches, rejections)
             self._quarantine.append(found)
             reach(SET_ASIDE)
+            self._order.set_aside(batches, rejections)
             log.warning("records_quarantined", projection=self.name, records=len(found), reason=rejections[0].reason)
         return len(rejections)
 

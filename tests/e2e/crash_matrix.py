@@ -243,10 +243,11 @@ class CrashMatrix:
                 os.kill(pid, signal.SIGCONT)
 
     def _is_at_head(self, name: str) -> bool:
-        from infra.status import READERS
+        from infra.status import read_position
 
         try:
-            topics, position = READERS[name](self._log.fresh())
+            composition = self._log.fresh()
+            topics, position = read_position(composition, name, composition.log.generations())
             ends = self._log.ends(topics)
         except Exception:  # a server is just coming back
             return False

@@ -26,7 +26,7 @@ def log() -> Iterator[OwnLog]:
     with own_log(["kafka", "registry", "s3", "postgres"]) as found:
         found.simulate(COUNT, seed=3)
         found.composition.producer.append([NewRecord(TRANSACTION_EVENTS, b"k", b"\x00noise")])
-        assert READERS["curated"](found.composition) == ((TRANSACTION_EVENTS,), {})
+        assert READERS["curated"](found.composition, 1) == ((TRANSACTION_EVENTS,), {})
         assert not found.composition.curated().exists()  # asking for its status has made nothing
         found.drive("curated")
         yield found
@@ -44,7 +44,7 @@ def live(log: OwnLog) -> CuratedProjection:
 def test_it_equals_the_log_and_its_bad_record_is_in_quarantine(log: OwnLog) -> None:
     proof = log.fresh().verifier().projection(live(log))
     assert (proof.problems, proof.rows, proof.quarantined) == ([], {"transactions": COUNT}, 1)
-    assert READERS["curated"](log.fresh())[1] == log.ends([TRANSACTION_EVENTS])
+    assert READERS["curated"](log.fresh(), 1)[1] == log.ends([TRANSACTION_EVENTS])
 
 
 def test_up_starts_its_worker_with_the_others() -> None:
