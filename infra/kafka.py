@@ -212,11 +212,15 @@ class KafkaSource:
         group: consumer group. Workers that share a group share the partitions.
         instance: static member id, so that a restarted worker takes its partitions back at once.
         is_alone: read every partition whatever others do: for work that is fenced by its transactions.
+        drain_s: how long a poll gathers after its first record.
     """
 
-    def __init__(self, config: Config, topics: Sequence[str], group: str, instance: str, is_alone: bool = False) -> None:
+    def __init__(
+        self, config: Config, topics: Sequence[str], group: str, instance: str, is_alone: bool = False, drain_s: float = _DRAIN_S
+    ) -> None:
         self._topics = list(topics)
         self._is_alone = is_alone
+        self._drain_s = drain_s
         options: dict[str, Any] = {**config, **READ_OPTIONS, "group.id": group}
         if not is_alone:
             options |= {"group.instance.id": instance, "session.timeout.ms": 10_000, "partition.assignment.strategy": "range"}
@@ -260,7 +264,7 @@ class KafkaSource:
         # consume(N, timeout) waits for the whole window; asking for one first makes an idle wait cheap and a busy one short.
         messages = self._consumer.consume(1, timeout_s)
         if messages and max_records > 1:
-            messages += self._consumer.consume(max_records - 1, _DRAIN_S)
+            messages += self._consumer.consume(max_records - 1, self._drain_s)
         return batches_of(messages)
 
     def group_metadata(self) -> Any:
