@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from domain.errors import InvalidValue
 from infra.clients import Clients
-from infra.command_handler import CommandHandler
 from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer
 from infra.log_view import LogView
 from infra.payloads import QuarantineWriter, QuarantiningTransactions, S3Payloads
-from infra.seen_transactions import SeenTransactions
 from infra.settings import Settings
 from projections.archive import RawArchive
 from projections.key_order import KeyOrder
 from projections.runner import FlushPolicy, Source
-from projections.verify import Verifier
 from projections.work import LedgerWork, RawWork, SinkWork, TransactionWork, Transformer, Work
 from schema_registry.contracts import TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
+
+if TYPE_CHECKING:
+    from projections.verify import Verifier
 
 AUTHORISED = frozenset({"card", "customer", "bank"})
 """Networks where a frozen source may not send: its institution asks before value moves. On any other it has moved already."""
@@ -33,6 +33,7 @@ SINK_POLICIES = {
     # A commit costs 0.2 s and makes a file for each day it touches: few and large.
     "curated": FlushPolicy(100_000, 5.0),
 }
+SCORER_DRAIN_S = 0.001  # a poll that gathers longer is paid by every score; behind a backlog all that is there is taken along anyway
 NO_MODEL = "no model is deployed yet: run `tidemark train`, then `tidemark deploy`"
 
 
@@ -135,6 +136,8 @@ class Composition:
 
     def verifier(self) -> Verifier:
         """Proves stores equal to this log."""
+        from projections.verify import Verifier
+
         found = self.log.quarantine_state()
         return Verifier(
             lambda topics, start, end: self.log.read(topics, start, end), self.log.ends, frozenset(found.entries), self.clients.catalog,
@@ -162,6 +165,9 @@ class Composition:
         return WORKERS[name](self)
 
     def _command_handler(self) -> Worker:
+        from infra.command_handler import CommandHandler
+        from infra.seen_transactions import SeenTransactions
+
         seen = SeenTransactions(self.settings.stack_dir / "command-handler", self.clients.admin.log_id())
         handler = CommandHandler(self.clients.catalog, seen, AUTHORISED, lambda: self.clients.admin.ends([TRANSACTION_EVENTS]))
         # Fence the older handler first: what it committed until then is what the state is restored from.
@@ -196,17 +202,14 @@ class Composition:
         return self.sink("curated", curated)
 
     def _scorer(self) -> Worker:
-        import torch
-
         from infra.endpoint import SageMakerEndpoint
-        from ml.packaging import load_encoder
+        from ml.packaging import load_serving_encoder
         from ml.scorer import Scorer
 
-        torch.set_num_threads(1)  # micro-batches are small: a second thread waits for the first, ten times slower on a busy machine
         deployed = self.log.deployed()
         if deployed is None:
             raise NotReady(NO_MODEL)
-        encoder, card = load_encoder(self.package(deployed.package_uri), deployed.package_sha256)
+        encoder, card = load_serving_encoder(self.package(deployed.package_uri), deployed.package_sha256)
         scorer = Scorer(
             self.clients.catalog, SageMakerEndpoint(self.settings), encoder, deployed.model_version, self.log.first_scored_seq(),
             bool(card["scores_transactions"]),
@@ -215,7 +218,7 @@ class Composition:
         position = scorer.restore(self.log.read, log.load_position())
         if not log.load_position() and position:
             log.commit((), (), position)  # so that the runner begins where the model does
-        return self._ordered(scorer, log, FlushPolicy(512, 0.0, gathers=True))
+        return self._ordered(scorer, log, FlushPolicy(512, 0.0, gathers=True), drain_s=SCORER_DRAIN_S)
 
     def _alerts(self) -> Worker:
         from ml.alerting import Alerting
@@ -260,9 +263,9 @@ class Composition:
     def _transformer(self, transformer: Transformer, policy: FlushPolicy) -> Worker:
         return self._ordered(transformer, self._transactions(transformer), policy)
 
-    def _ordered(self, transformer: Transformer, log: KafkaTransactions, policy: FlushPolicy) -> Worker:
+    def _ordered(self, transformer: Transformer, log: KafkaTransactions, policy: FlushPolicy, **source_options: float) -> Worker:
         group = f"tidemark-{transformer.name}"
-        source = KafkaSource(self.clients.kafka, transformer.topics, group, f"{group}-1", is_alone=True)
+        source = KafkaSource(self.clients.kafka, transformer.topics, group, f"{group}-1", is_alone=True, **source_options)
         kept = QuarantiningTransactions(log, RecordCodec(self.clients.catalog), self.payloads)
         return Worker(source, TransactionWork(transformer, kept, self.clients.catalog), policy)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graph.features import FeatureState, TransactionColumns
 from infra.simulator.generator import SimulatorOptions, simulate
+from ml.serving_encoder import ServingEncoder
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.column_codec import ColumnCodec
 from schema_registry.column_encoder import ColumnEncoder
@@ -14,7 +15,9 @@ def warm_up() -> None:
     table = simulate(SimulatorOptions(count=200)).table
     catalog = SchemaCatalog.numbered()
     decoded = ColumnCodec(catalog).decode(ColumnEncoder(catalog).encode(table))
-    FeatureState().observe(TransactionColumns.from_arrow(decoded.tables["TransactionRecorded"].table))
+    seen = FeatureState().observe(TransactionColumns.from_arrow(decoded.tables["TransactionRecorded"].table))
+    assert seen.neighbourhoods is not None
+    ServingEncoder.blank().embed(seen.neighbourhoods)
 
 
 if __name__ == "__main__":
