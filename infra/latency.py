@@ -1,7 +1,8 @@
 """Latency as a user of scores sees it: open loop, at an offered rate, from the event's append to the score in a reader's hands.
 
 Commands leave on a fixed schedule whatever comes back. A read_committed reader notes when each score arrives; the clock starts at the
-broker's own append time of the event, so the handler's commit, the scorer, the endpoint and the score's commit are all inside.
+broker's own append time of the event, so the handler's commit, the scorer, the endpoint and the score's commit are all inside. The
+reader gathers nothing: it looks at the clock as soon as a score is there.
 """
 
 from __future__ import annotations

@@ -78,6 +78,7 @@ def test_it_ends_green_with_scores_alerts_and_a_report(first: tuple[int, Demo, s
     assert proof["ok"]
     assert {store["store"] for store in proof["stores"]} >= {"log", "archive", "warehouse"}
     assert demo.steps.result("judge")
+    assert not demo.steps.result("latency")["is_apart"]  # no worker was stopped for it, and the report must not claim so
     assert any((demo.stack.state.folder / "report").glob("*.json"))
 
 
