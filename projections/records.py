@@ -49,6 +49,11 @@ class RecordBatch:
 
     def seqs(self) -> npt.NDArray[np.int64]:
         """The seq header of each record, `NO_SEQ` where it has none or one that is not eight bytes."""
+        firsts = [headers[0] for headers in self.headers if headers]
+        values = [value for name, value in firsts if name == SEQ_HEADER and value is not None]
+        # The common case, several times as fast: the first header of every record is its seq.
+        if len(values) == len(self) and set(map(len, values)) == {8}:
+            return np.frombuffer(b"".join(values), ">i8").astype(np.int64)
         return np.fromiter(map(_seq_of, self.headers), np.int64, len(self.headers))
 
     def next_offsets(self) -> dict[TopicPartition, int]:

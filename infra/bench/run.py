@@ -68,7 +68,7 @@ class Bench:
         commands_ = Stage("commands to events", "bare acknowledged produce", "0.25")
         decoded = Stage("columnar decode", "fastavro", "5")
         archive = Stage("Kafka to raw archive", "bare consume-and-join", "0.35")
-        warehouse = Stage("Kafka to warehouse", "bare ADBC load of the facts", "0.5")
+        warehouse = Stage("Kafka to warehouse", "bare ADBC load of the same rows", "0.5")
         graph = Stage("Kafka to wallet graph", "bare UNWIND load", "0.7")
         scorer = Stage("scorer, streaming", "1,000 tx/s asked for", "1")
         stream = self._stream(composition)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from threading import Event
+from typing import Any
 
 import neo4j
 import polars as pl
 import pyarrow as pa
+import sqlalchemy as sa
 
 from domain.log import Position
 from infra.bench.measure import Stage, rate
 from infra.composition import Composition
 from projections.decoding import decode
-from projections.protocol import EventBatch
-from projections.runner import Runner
+from projections.protocol import EventBatch, Excluded
+from projections.runner import Flushed, Runner
 from projections.warehouse.facts import fact_rows
+from projections.warehouse.tables import warehouse_metadata
 from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import TRANSACTION_EVENTS
 
@@ -36,22 +39,36 @@ ON MATCH SET f.transactions = f.transactions + r[3], f.amount_float = f.amount_f
 
 
 def warehouse_stage(composition: Composition, stage: Stage, ours: int, bare: int, until: Position) -> None:
-    """One repetition into two fresh generations: a bare ADBC load of rows shaped beforehand, facts alone; then ours from Kafka."""
+    """One repetition into two fresh generations: ours from Kafka, then a bare ADBC load of the very rows that ours wrote.
+
+    Ours stops when every partition has reached `until`, some of them far beyond; both rates count the events that it took. The
+    bare load writes their facts and dimensions into the same tables with the same keys and indexes: facts in batches as
+    large as the worker's, a transaction each, then each dimension at once. Its rows were shaped beforehand and its dimension
+    keys are known to be new; what remains for it to do is the load.
+    """
     projection, plain = composition.warehouse(ours), composition.warehouse(bare)
+    worker = composition.sink("warehouse", projection, f"bench-warehouse-{ours}-{time.time_ns()}")
     projection.load_position()
     plain.load_position()
-    batches = list(_decoded(composition, projection.reads, until))
-    count = sum(batch.rows for batch in batches)
-    shaped = [rows for batch in batches for rows in fact_rows(batch)]
+    taken = 0
+
+    def count(flushed: Flushed) -> None:
+        nonlocal taken
+        taken += flushed.records
+
+    seconds = 1 / rate(1, lambda: Runner(worker.source, worker.work, worker.policy, count).run(Event(), until))
+    batches = list(_decoded(composition, projection.reads, projection.load_position()))
+    shaped = [(fact.table, rows) for batch in _of_size(batches, worker.policy.max_records) for fact, rows in fact_rows(batch)]
+    shaped += _dimension_rows(projection, batches)
 
     def load() -> None:
-        for fact, rows in shaped:
+        for table, rows in shaped:
             with plain._transaction("loading bare rows") as cursor:
-                cursor.adbc_ingest(fact.table, rows, mode="append")
+                cursor.adbc_ingest(table, rows, mode="append")
 
-    bare_rate = rate(count, load)
-    worker = composition.sink("warehouse", projection, f"bench-warehouse-{ours}-{time.time_ns()}")
-    stage.add(rate(count, lambda: Runner(worker.source, worker.work, worker.policy).run(Event(), until)), bare_rate)
+    stage.add(taken / seconds, rate(taken, load))
+    plain.close()
+    projection.close()
 
 
 def graph_stage(composition: Composition, stage: Stage, start: Position, until: Position) -> None:
@@ -74,6 +91,25 @@ def graph_stage(composition: Composition, stage: Stage, start: Position, until: 
                 session.run(_FLOW, rows=flows).consume()
 
     stage.add(our_rate, rate(count, load))
+
+
+def _of_size(batches: list[EventBatch], rows: int) -> Iterator[EventBatch]:
+    """The same transactions in batches of `rows`."""
+    whole = pa.concat_tables([batch.tables["TransactionRecorded"] for batch in batches])
+    for at in range(0, whole.num_rows, rows):
+        yield EventBatch({"TransactionRecorded": whole.slice(at, rows)})
+
+
+def _dimension_rows(projection: Any, batches: list[EventBatch]) -> list[tuple[str, pa.Table]]:
+    """What the dimensions hold in the end, with integers as wide as the tables' own."""
+    tables = warehouse_metadata().tables
+    found = []
+    for name, rows in projection.expected(iter(batches), Excluded()):
+        if name.startswith("dim_"):
+            narrow = {c.name for c in tables[name].columns if type(c.type) is sa.Integer}
+            fields = [pa.field(f.name, pa.int32() if f.name in narrow else f.type) for f in rows.schema]
+            found.append((name, rows.cast(pa.schema(fields))))
+    return found
 
 
 def _decoded(
