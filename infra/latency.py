@@ -79,7 +79,7 @@ def measure(
 
 
 def _offer(config: Any, keys: Sequence[bytes], values: Sequence[bytes], rate: float, progress: Callable[[int], None]) -> float:
-    producer = PlainProducer({**config, "linger.ms": 0})
+    producer = PlainProducer(config, linger_ms=0)
     started = time.perf_counter()
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
         wait = started + i / rate - time.perf_counter()

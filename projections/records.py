@@ -125,6 +125,12 @@ def seq_header(seq: int) -> tuple[str, bytes]:
     return (SEQ_HEADER, seq.to_bytes(8, "big", signed=True))
 
 
+def seq_headers(first: int, count: int) -> list[Headers]:
+    """The headers of `count` records whose seqs follow each other from `first`."""
+    packed = np.arange(first, first + count, dtype=">i8").view("V8").tolist()
+    return [((SEQ_HEADER, seq),) for seq in packed]
+
+
 def _seq_of(headers: Sequence[tuple[str, bytes | None]] | None) -> int:
     for name, value in headers or ():
         if name == SEQ_HEADER and value is not None and len(value) == 8:
