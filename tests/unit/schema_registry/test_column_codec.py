@@ -56,7 +56,7 @@ def test_random_bytes_are_a_record_or_a_failure_in_both(noise: list[Any]) -> Non
     assert by_column(COLUMNS, values) == [by_record(value) for value in values]
 
 
-@pytest.mark.parametrize(("name", "rest"), [("RecordQuarantined", 8), ("QuarantineReplayed", 4)], ids=["by-record", "by-column"])
+@pytest.mark.parametrize(("name", "rest"), [("RecordQuarantined", 11), ("QuarantineReplayed", 4)], ids=["by-record", "by-column"])
 def test_an_int_of_more_than_32_bits_is_a_failure_in_both(name: str, rest: int) -> None:
     fitting, beyond = b"\xfe\xff\xff\xff\x0f", b"\x80\x80\x80\x80\x10"  # 2^31 - 1 and 2^31
     values: list[bytes | None] = [frame(CATALOG.latest_id(name), b"\0\0" + number + bytes(rest)) for number in (fitting, beyond)]
