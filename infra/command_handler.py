@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum
 from itertools import pairwise
 from operator import itemgetter
+from threading import Thread
 from typing import Any, get_args
 
 import numpy as np
@@ -70,7 +72,7 @@ class CommandHandler:
 
     Args:
         authorised: networks where a frozen source may not send.
-        log_end: the end of `transaction-events`; asked after a commit, when all that this handler appended stands there.
+        log_end: the end of `transaction-events`; asked from a thread of its own while commands are handled.
     """
 
     name = "command-handler"
@@ -82,6 +84,8 @@ class CommandHandler:
     def __init__(self, catalog: SchemaCatalog, seen: SeenTransactions, authorised: frozenset[str], log_end: Callable[[], Position]) -> None:
         self._log_end = log_end
         self._marked_at = time.monotonic()
+        self._asked: Future[Position] | None = None
+        self._reached: Position | None = None
         self._records = RecordCodec(catalog)
         self._columns = ColumnCodec(catalog, READS, mark="origin")
         self._transaction_ids = catalog.ids_of(_TRANSACTION)
@@ -133,6 +137,8 @@ class CommandHandler:
 
     def process(self, events: EventBatch, batches: Sequence[RecordBatch]) -> tuple[list[Append], list[Rejection]]:
         """Decide commands in order of arrival. See `projections.work.Transformer`."""
+        if self._asked is not None and self._asked.done():
+            self._reached, self._asked = self._asked.result(), None
         out = _Output([], [], [], [], {}, [], {})
         rejections: list[Rejection] = []
         results: list[bytes] = []
@@ -164,12 +170,16 @@ class CommandHandler:
 
     def committed(self) -> None:
         """The disk follows the log."""
+        # What was the log's end before this transaction began holds nothing but ours, all of it on the disk: the commit has shown
+        # that nobody had taken over until then.
+        if self._reached is not None:
+            self._position, self._reached = dict(self._reached), None
         if self._pending:
-            if time.monotonic() - self._marked_at > POSITION_EVERY_S:
-                self._position = dict(self._log_end())
-                self._marked_at = time.monotonic()
             self._seen.add(self._pending, self._next_seq, self._position)
             self._pending = {}
+        if self._asked is None and time.monotonic() - self._marked_at > POSITION_EVERY_S:
+            self._marked_at = time.monotonic()
+            self._asked = _in_background(self._log_end)
 
     def _record(self, batch: RecordBatch, out: _Output) -> list[Rejection]:
         decoded = self._columns.decode(batch.values)
@@ -295,6 +305,20 @@ class _SeenView:
         if not self.pending:
             return kept
         return [found if found is not None else self.pending.get(key) for key, found in zip(keys, kept, strict=True)]
+
+
+def _in_background(ask: Callable[[], Position]) -> Future[Position]:
+    """The answer to a question that may take long: no command waits for it, and neither does the end of the process."""
+    answer: Future[Position] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:  # raised where the answer is looked at
+            answer.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return answer
 
 
 def _enum(kind: Any, value: Any) -> Any:

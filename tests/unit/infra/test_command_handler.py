@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from domain.errors import LogError
 from infra import command_handler
 from infra.command_handler import CommandHandler
 from infra.seen_transactions import SeenTransactions
@@ -47,6 +49,12 @@ def handled(handler: CommandHandler, *values: bytes, first_offset: int = 0) -> t
     assert rejections == []
     by_topic = {append.topic: append for append in appends}
     return by_topic.get(TRANSACTION_EVENTS), [CODEC.decode(value)[1] for value in by_topic[COMMAND_RESULTS].values]
+
+
+def wait_for_answer(handler: CommandHandler) -> None:
+    """The question for the log's end is asked in a thread."""
+    assert handler._asked is not None
+    wait([handler._asked], timeout=5)
 
 
 def seqs(append: Append | None) -> list[int]:
@@ -96,3 +104,37 @@ def test_more_commands_than_one_result_tells_of_give_results_that_follow_each_ot
     places = [(r["first_offset"], r["next_offset"], r["first_seq"], r["next_seq"], r["duplicates"]) for r in results]
     assert places == [(10, 12, 0, 1, 0), (12, 14, 1, 2, 1), (14, 15, 2, 3, 0)]
     assert [refusal["offset"] for result in results for refusal in result["refusals"]] == [11]
+
+
+def test_the_disk_learns_an_end_of_the_log_only_from_before_a_transaction_that_was_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_handler, "POSITION_EVERY_S", 0.0)
+    ends = iter([{(TRANSACTION_EVENTS, 0): 1}, {(TRANSACTION_EVENTS, 0): 2}, {(TRANSACTION_EVENTS, 0): 3}])
+    seen = SeenTransactions(tmp_path, "log")
+    handler = CommandHandler(SchemaCatalog.numbered(), seen, frozenset({"card"}), lambda: next(ends))
+    handler.restore(lambda topics, position: iter(()))
+    kept = []
+    for number in range(3):
+        handled(handler, moved(number), first_offset=number)
+        handler.committed()
+        kept.append(seen.state())
+        wait_for_answer(handler)
+    assert kept == [(1, {}), (2, {(TRANSACTION_EVENTS, 0): 1}), (3, {(TRANSACTION_EVENTS, 0): 2})]
+    seen.close()
+
+
+def test_an_end_that_cannot_be_read_stops_the_handler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable() -> Any:
+        raise LogError("down")
+
+    monkeypatch.setattr(command_handler, "POSITION_EVERY_S", 0.0)
+    seen = SeenTransactions(tmp_path, "log")
+    handler = CommandHandler(SchemaCatalog.numbered(), seen, frozenset({"card"}), unreadable)
+    handler.restore(lambda topics, position: iter(()))
+    handled(handler, moved(1))
+    handler.committed()
+    wait_for_answer(handler)
+    with pytest.raises(LogError, match="down"):
+        handled(handler, moved(2), first_offset=1)
+    seen.close()
