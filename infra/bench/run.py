@@ -85,7 +85,7 @@ class Bench:
             keys, values = _take(stream, self._graph_events)
             command_stage(composition, Stage("", "", ""), keys, values, folder)
             until = dict(composition.log.ends([TRANSACTION_EVENTS]))
-            graph_stage(composition, graph, start, until)
+            graph_stage(composition, graph, start, until, is_bare_first=bool(repetition % 2))
             start = until
         latency = self._scoring(composition, stream, scorer, folder)
         left = (self._events - self._graph_events * REPETITIONS - 3 * self._scored_events) // REPETITIONS
