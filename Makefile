@@ -13,13 +13,16 @@ SIZE ?=
 SPAN ?=
 demo_options = $(if $(DATA),--data "$(DATA)") $(if $(LABELS),--labels "$(LABELS)") $(if $(MAPPING),--mapping "$(MAPPING)") \
   $(if $(SIZE),--size "$(SIZE)") $(if $(SPAN),--span "$(SPAN)")
+# Options of `make crash-test`.
+KILLS ?=
+SEED ?=
 # Options of pytest, for example `make test ARGS="tests/unit -x"`.
 ARGS ?=
 
-.PHONY: help setup demo test check bench up down clean distclean
+.PHONY: help setup demo test check bench crash-test up down clean distclean
 
 help: ## list these commands
-	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
 
 setup: ## install what is missing into .venv (nothing happens the second time)
 	@bash infra/setup.sh
@@ -38,6 +41,9 @@ check: setup ## style, format, types and the direction of imports
 
 bench: setup ## measure the figures of the README (up to 30 minutes)
 	@$(TIDEMARK) bench
+
+crash-test: setup ## kill workers at every step and servers under load, then verify: KILLS= SEED=
+	@$(VENV)/bin/python -m tests.e2e.crash_matrix --kills $(or $(KILLS),150) $(if $(SEED),--seed $(SEED))
 
 up: setup ## start the local servers
 	@$(TIDEMARK) up

@@ -110,6 +110,11 @@ class Decider:
         """
         known = self._seen.digests(keys)
         decisions = Decisions([Outcome.RECORDED] * len(keys), {})
+        if not self._wallets and known.count(None) == len(known):
+            decisions.new_digests = dict(zip(keys, digests, strict=True))
+            if len(decisions.new_digests) == len(keys):  # the common case: all are new and nobody is frozen
+                return decisions
+            decisions.new_digests = {}
         fresh = decisions.new_digests
         outcomes = decisions.outcomes
         for i, (key, digest, kept) in enumerate(zip(keys, digests, known, strict=True)):

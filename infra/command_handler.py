@@ -6,17 +6,21 @@ a header. Everything else is decided record by record by the aggregates.
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum
 from itertools import pairwise
+from operator import itemgetter
+from threading import Thread
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from domain import commands as command_module
 from domain import events as event_module
@@ -26,9 +30,9 @@ from domain.events import DomainEvent, TransactionHeld, TransactionReleased
 from domain.handler import Decider, Outcome, TransactionFacts
 from domain.log import Headers, Position
 from domain.values import EPOCH
-from infra.seen_transactions import SeenTransactions, digest_of, key_of
+from infra.seen_transactions import SeenTransactions
 from projections.protocol import EventBatch, Rejection
-from projections.records import NO_SEQ, SEQ_HEADER, RecordBatch
+from projections.records import NO_SEQ, RecordBatch, seq_header, seq_headers
 from projections.work import Append
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.column_codec import ColumnCodec
@@ -36,11 +40,13 @@ from schema_registry.contracts import CASE_EVENTS, COMMAND_RESULTS, COMMANDS, TR
 from schema_registry.errors import UndecodableRecord
 from schema_registry.record_codec import RecordCodec
 from schema_registry.transaction_rules import FIELDS, broken_rules
+from schema_registry.wire import HEADER_LENGTH
 
 POSITION_EVERY_S = 2.0  # how much of the log a restart reads again, against one question to the broker
+RESULT_COMMANDS = 20_000  # commands that one `CommandsHandled` tells of: were each refused, it would still be a record that Kafka takes
 _TRANSACTION = "TransactionRecorded"
 _MARK = "@origin"
-_SEQ = struct.Struct(">q")
+_HEAD = itemgetter(slice(HEADER_LENGTH))
 _COMMANDS = {kind.__name__: kind for kind in (getattr(command_module, name) for name in contracts() if hasattr(command_module, name))}
 _EVENTS = {kind.__name__: kind for kind in get_args(DomainEvent) if isinstance(kind, type)} | {
     name: getattr(event_module, name) for name in contracts() if hasattr(event_module, name) and name != _TRANSACTION
@@ -50,7 +56,7 @@ READS: Mapping[str, tuple[str, ...]] = {_TRANSACTION: FIELDS}
 
 @dataclass(slots=True)
 class _Output:
-    """What one Kafka transaction will append: transactions in columns, other events one by one, and the counts."""
+    """What one Kafka transaction will append: transactions in columns, other events one by one; counts and refusals of one result."""
 
     keys: list[bytes | None]
     values: list[bytes | None]
@@ -66,7 +72,7 @@ class CommandHandler:
 
     Args:
         authorised: networks where a frozen source may not send.
-        log_end: the end of `transaction-events`; asked after a commit, when all that this handler appended stands there.
+        log_end: the end of `transaction-events`; asked from a thread of its own while commands are handled.
     """
 
     name = "command-handler"
@@ -78,6 +84,8 @@ class CommandHandler:
     def __init__(self, catalog: SchemaCatalog, seen: SeenTransactions, authorised: frozenset[str], log_end: Callable[[], Position]) -> None:
         self._log_end = log_end
         self._marked_at = time.monotonic()
+        self._asked: Future[Position] | None = None
+        self._reached: Position | None = None
         self._records = RecordCodec(catalog)
         self._columns = ColumnCodec(catalog, READS, mark="origin")
         self._transaction_ids = catalog.ids_of(_TRANSACTION)
@@ -107,7 +115,7 @@ class CommandHandler:
             self._next_seq = max(self._next_seq, int(seqs.max()) + 1)
             if table is not None:
                 rows = table.indexes
-                keys, digests = _identities(table.table, [batch.values[i] or b"" for i in rows.tolist()])
+                keys, digests = self._identities(table.table, [batch.values[i] or b"" for i in rows.tolist()])
                 known = zip(keys, digests, seqs[rows].tolist(), strict=True)
                 # With the position of what was read, never the log's end: a crash in here must not skip the rest.
                 self._seen.add({key: digest for key, digest, seq in known if seq != NO_SEQ}, self._next_seq, self._position)
@@ -123,46 +131,55 @@ class CommandHandler:
         """A held transaction is known too, though it stands in no `TransactionRecorded` yet."""
         found = self._columns.decode([record]).tables.get(_TRANSACTION)
         if found is not None and len(found.indexes):
-            keys, digests = _identities(found.table, [record])
+            keys, digests = self._identities(found.table, [record])
             self._pending = dict(zip(keys, digests, strict=True))
             self.committed()
 
     def process(self, events: EventBatch, batches: Sequence[RecordBatch]) -> tuple[list[Append], list[Rejection]]:
         """Decide commands in order of arrival. See `projections.work.Transformer`."""
-        out = _Output([], [], [], [], dict.fromkeys(("recorded", "duplicates", "held", "decided"), 0), [], {})
+        if self._asked is not None and self._asked.done():
+            self._reached, self._asked = self._asked.result(), None
+        out = _Output([], [], [], [], {}, [], {})
         rejections: list[Rejection] = []
-        first_seq = self._next_seq
-        for batch in batches:
+        results: list[bytes] = []
+        for batch in (part for whole in batches for part in _parts(whole)):
+            out.outcomes = dict.fromkeys(("recorded", "duplicates", "held", "decided"), 0)
+            out.refusals = []
+            first_seq = self._next_seq
+            bad: list[Rejection] = []
             for is_transactions, run in _runs(batch, self._transaction_ids):
-                if is_transactions:
-                    rejections += self._record(run, out)
-                else:
-                    rejections += self._decide(run, out)
-        result = {
-            "first_offset": int(batches[0].offsets[0]),
-            "next_offset": int(batches[-1].offsets[-1]) + 1,
-            "first_seq": first_seq,
-            "next_seq": self._next_seq,
-            **out.outcomes,
-            "quarantined": len(rejections),
-            "refusals": out.refusals,
-        }
+                bad += self._record(run, out) if is_transactions else self._decide(run, out)
+            result = {
+                "first_offset": int(batch.offsets[0]),
+                "next_offset": int(batch.offsets[-1]) + 1,
+                "first_seq": first_seq,
+                "next_seq": self._next_seq,
+                **out.outcomes,
+                "quarantined": len(bad),
+                "refusals": out.refusals,
+            }
+            results.append(self._records.encode("CommandsHandled", result))
+            rejections += bad
         appends = [Append(TRANSACTION_EVENTS, out.keys, out.values, out.headers)] if out.keys else []
         for topic in dict.fromkeys(topic for topic, *_ in out.events):
             rows = [row for row in out.events if row[0] == topic]
             appends.append(Append(topic, [r[1] for r in rows], [r[2] for r in rows], [_header(r[3]) for r in rows]))
-        appends.append(Append(COMMAND_RESULTS, [None], [self._records.encode("CommandsHandled", result)], [()]))
+        appends.append(Append(COMMAND_RESULTS, [None] * len(results), results, [()] * len(results)))
         self._pending = out.digests
         return appends, rejections
 
     def committed(self) -> None:
         """The disk follows the log."""
+        # What was the log's end before this transaction began holds nothing but ours, all of it on the disk: the commit has shown
+        # that nobody had taken over until then.
+        if self._reached is not None:
+            self._position, self._reached = dict(self._reached), None
         if self._pending:
-            if time.monotonic() - self._marked_at > POSITION_EVERY_S:
-                self._position = dict(self._log_end())
-                self._marked_at = time.monotonic()
             self._seen.add(self._pending, self._next_seq, self._position)
             self._pending = {}
+        if self._asked is None and time.monotonic() - self._marked_at > POSITION_EVERY_S:
+            self._marked_at = time.monotonic()
+            self._asked = _in_background(self._log_end)
 
     def _record(self, batch: RecordBatch, out: _Output) -> list[Rejection]:
         decoded = self._columns.decode(batch.values)
@@ -181,35 +198,45 @@ class CommandHandler:
             keep[[rule.index for rule in broken]] = False
             table, indexes = table.filter(pa.array(keep)), indexes[keep]
         values = [batch.values[i] or b"" for i in indexes.tolist()]
-        keys, digests = _identities(table, values)
+        keys, digests = self._identities(table, values)
         self._view.pending = out.digests
         decisions = self._decider.decide_transactions(
             keys, digests, lambda i: _facts(table, i, values[i], int(batch.timestamps_ms[indexes[i]]))
         )
         out.digests.update(decisions.new_digests)
-        sources = table["source_wallet_id"].to_pylist()
-        tx_ids = table["tx_id"].to_pylist()
         outcomes = decisions.outcomes
-        seq = self._next_seq
-        seq_at: list[int] = []
-        for i, outcome in enumerate(outcomes):
-            if outcome is Outcome.RECORDED:
-                out.keys.append((sources[i] or tx_ids[i]).encode())
-                out.values.append(values[i])
-                out.headers.append(_header(seq))
-                seq += 1
-            elif outcome is Outcome.CONFLICT:
-                offset = int(batch.offsets[indexes[i]])
-                message = "this tx_id was recorded before with another payload; the first one stands"
-                out.refusals.append(_refusal(offset, "conflicting_duplicate", message, tx_ids[i]))
-            seq_at.append(seq)
-        out.outcomes["recorded"] += seq - self._next_seq
+        is_recorded = np.fromiter((outcome is Outcome.RECORDED for outcome in outcomes), np.bool_, len(outcomes))
+        rows = np.flatnonzero(is_recorded)
+        wallets = pc.coalesce(table["source_wallet_id"], table["tx_id"]).cast(pa.binary())
+        if len(rows) == len(outcomes):
+            out.values += values
+        else:
+            wallets = wallets.take(pa.array(rows))
+            out.values += [values[i] for i in rows.tolist()]
+            for i, outcome in enumerate(outcomes):
+                if outcome is Outcome.CONFLICT:
+                    offset = int(batch.offsets[indexes[i]])
+                    message = "this tx_id was recorded before with another payload; the first one stands"
+                    out.refusals.append(_refusal(offset, "conflicting_duplicate", message, table["tx_id"][i].as_py()))
+        out.keys += wallets.to_numpy(zero_copy_only=False).tolist()
+        out.headers += seq_headers(self._next_seq, len(rows))
+        seq_at = self._next_seq + np.cumsum(is_recorded)
+        out.outcomes["recorded"] += len(rows)
         out.outcomes["duplicates"] += outcomes.count(Outcome.DUPLICATE)
         out.outcomes["held"] += outcomes.count(Outcome.HELD)
-        self._next_seq = seq
+        self._next_seq += len(rows)
         for i, event in decisions.events:
-            self._append_event(event, seq_at[i] - 1, out)
+            self._append_event(event, int(seq_at[i]) - 1, out)
         return rejections
+
+    def _identities(self, table: pa.Table, values: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """Keys and digests: a digest covers all that happened, which is everything before the record's origin."""
+        lengths = np.fromiter(map(len, values), np.int64, len(values))
+        starts = np.cumsum(lengths) - lengths
+        records = np.frombuffer(b"".join(values), np.uint8)
+        # The schema id is left out: the same facts under a later schema version are the same transaction.
+        digests = self._seen.digests_of(records, starts + HEADER_LENGTH, starts + table[_MARK].to_numpy())
+        return self._seen.keys_of(*_spans(table["tx_id"])), digests
 
     def _decide(self, batch: RecordBatch, out: _Output) -> list[Rejection]:
         rejections: list[Rejection] = []
@@ -280,18 +307,23 @@ class _SeenView:
         return [found if found is not None else self.pending.get(key) for key, found in zip(keys, kept, strict=True)]
 
 
+def _in_background(ask: Callable[[], Position]) -> Future[Position]:
+    """The answer to a question that may take long: no command waits for it, and neither does the end of the process."""
+    answer: Future[Position] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:  # raised where the answer is looked at
+            answer.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return answer
+
+
 def _enum(kind: Any, value: Any) -> Any:
     found = getattr(event_module, kind, None) if isinstance(kind, str) else kind
     return found(value) if isinstance(found, type) and issubclass(found, Enum) else value
-
-
-def _identities(table: pa.Table, values: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """Keys and digests: a digest covers all that happened, which is everything before the record's origin."""
-    ids = [tx_id.encode() for tx_id in table["tx_id"].to_pylist()]
-    ends = table[_MARK].to_numpy()
-    # The schema id is left out: the same facts under a later schema version are the same transaction.
-    digests = [digest_of(value[5:end]) for value, end in zip(values, ends.tolist(), strict=True)]
-    return [key_of(tx_id) for tx_id in ids], digests
 
 
 def _facts(table: pa.Table, i: int, record: bytes, arrived_ms: int) -> TransactionFacts:
@@ -299,13 +331,29 @@ def _facts(table: pa.Table, i: int, record: bytes, arrived_ms: int) -> Transacti
     return TransactionFacts(**row, record=record, arrived_at=EPOCH + timedelta(milliseconds=arrived_ms))
 
 
+def _spans(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The bytes of a text column without nulls: one buffer, and where each row starts and ends in it."""
+    array = column.combine_chunks().cast(pa.large_binary())
+    _, offsets, data = array.buffers()
+    places = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.frombuffer(data, np.uint8), places[:-1], places[1:]
+
+
+def _parts(batch: RecordBatch) -> Iterator[RecordBatch]:
+    if len(batch) <= RESULT_COMMANDS:
+        yield batch
+        return
+    for start in range(0, len(batch), RESULT_COMMANDS):
+        yield batch.take(np.arange(start, min(start + RESULT_COMMANDS, len(batch))))
+
+
 def _runs(batch: RecordBatch, transaction_ids: frozenset[int]) -> Iterator[tuple[bool, RecordBatch]]:
     """The batch cut into runs of transactions and of other commands, in order."""
-    heads = [b"\x00" + schema_id.to_bytes(4, "big") for schema_id in transaction_ids]
-    flags = np.fromiter((value is not None and value[:5] in heads for value in batch.values), np.bool_, len(batch))
-    if flags.all():
+    heads = {b"\x00" + schema_id.to_bytes(4, "big") for schema_id in transaction_ids}
+    if None not in batch.values and heads.issuperset(map(_HEAD, batch.values)):  # type: ignore[arg-type]
         yield True, batch
         return
+    flags = np.fromiter((value is not None and value[:HEADER_LENGTH] in heads for value in batch.values), np.bool_, len(batch))
     cuts = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(batch)]
     for start, end in pairwise(cuts):
         yield bool(flags[start]), batch.take(np.arange(start, end))
@@ -324,4 +372,4 @@ def _subject(record: Mapping[str, Any]) -> str:
 
 
 def _header(seq: int) -> Headers:
-    return ((SEQ_HEADER, _SEQ.pack(seq)),)
+    return (seq_header(seq),)

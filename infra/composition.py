@@ -5,25 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from domain.errors import InvalidValue
 from infra.clients import Clients
-from infra.command_handler import CommandHandler
 from infra.history_source import HistorySource, LiftedSource
-from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer
+from infra.kafka import DRAIN_S, KafkaSource, KafkaTransactions, PlainProducer
 from infra.log_view import LogView
-from infra.seen_transactions import SeenTransactions
+from infra.payloads import QuarantineWriter, QuarantiningTransactions, S3Payloads
 from infra.settings import Settings
 from projections.archive_reading import ArchiveReader
+from projections.key_order import KeyOrder
 from projections.runner import FlushPolicy, Source
-from projections.verify import Verifier
 from projections.work import LedgerWork, RawWork, SinkWork, TransactionWork, Transformer, Work
 from schema_registry.contracts import TRANSACTION_EVENTS
+from schema_registry.record_codec import RecordCodec
+
+if TYPE_CHECKING:
+    from projections.verify import Verifier
 
 AUTHORISED = frozenset({"card", "customer", "bank"})
 """Networks where a frozen source may not send: its institution asks before value moves. On any other it has moved already."""
 
-HANDLER_BATCH = 20_000  # commands a Kafka transaction at most: its fixed cost of some 15 ms is then under a tenth of the whole
+HANDLER_BATCH = 60_000  # commands a Kafka transaction at most: its fixed cost, 15 to 70 ms by the broker's load, is then under a tenth
+HANDLER_DRAIN_S = 0.001  # a transaction under way gathers the next commands by itself: to wait for more only makes each one later
+SINK_POLICIES = {
+    "warehouse": FlushPolicy(50_000, 0.5),
+    "graph": FlushPolicy(20_000, 0.5),
+    # A commit costs 0.2 s and makes a file for each day it touches: few and large.
+    "curated": FlushPolicy(100_000, 5.0),
+}
+SCORER_DRAIN_S = 0.001  # a poll that gathers longer is paid by every score; behind a backlog all that is there is taken along anyway
 NO_MODEL = "no model is deployed yet: run `tidemark train`, then `tidemark deploy`"
 
 
@@ -50,8 +62,23 @@ class Composition:
 
     @cached_property
     def producer(self) -> PlainProducer:
-        """For commands and for quarantine."""
+        """For commands."""
         return PlainProducer(self.clients.kafka)
+
+    @cached_property
+    def payloads(self) -> S3Payloads:
+        """Where large values of the quarantine are kept."""
+        return S3Payloads(self.clients.s3, self.settings.s3.bucket)
+
+    @cached_property
+    def quarantine(self) -> QuarantineWriter:
+        """For records that cannot be applied."""
+        return QuarantineWriter(self.producer, RecordCodec(self.clients.catalog), self.payloads)
+
+    def key_order(self, projection: Any) -> KeyOrder:
+        """What a live projection must not take now, by the quarantine topic."""
+        ordered: frozenset[str] = getattr(projection, "key_ordered", frozenset())
+        return KeyOrder(projection.name, ordered, self.log.quarantine_since, projection.load_position)
 
     @cached_property
     def generations(self) -> dict[str, int]:
@@ -68,6 +95,35 @@ class Composition:
 
         return WarehouseProjection(self.warehouse_dsn, generation or self.generations.get("warehouse", 1))
 
+    def curated(self, generation: int | None = None) -> Any:
+        """The curated table, by default the live generation."""
+        from projections.curated import CuratedCatalog, CuratedProjection
+
+        catalog = CuratedCatalog(self.curated_dsn, self.settings.s3.iceberg_config())
+        return CuratedProjection(catalog, self.clients.s3, self.settings.s3.bucket, generation or self.generations.get("curated", 1))
+
+    @property
+    def curated_dsn(self) -> str:
+        """The address of the database that holds the Iceberg catalog, password included.
+
+        Raises:
+            InvalidValue: none is given and the warehouse is Redshift, which cannot move a pointer by compare-and-set.
+        """
+        given = self.settings.curated.catalog
+        dsn = given.get_secret_value() if given is not None else self.warehouse_dsn
+        if dsn.startswith("redshift"):
+            raise InvalidValue("curated.catalog", "the warehouse is Redshift: set TIDEMARK_CURATED__CATALOG to a Postgres for the catalog")
+        return dsn
+
+    def has_curated(self) -> bool:
+        """Whether the curated table was ever started here.
+
+        Raises:
+            StoreUnavailable: its catalog does not answer.
+        """
+        is_possible = self.settings.curated.catalog is not None or not self.warehouse_dsn.startswith("redshift")
+        return is_possible and bool(self.curated().exists())
+
     @property
     def warehouse_dsn(self) -> str:
         """The warehouse's address, password included."""
@@ -82,9 +138,13 @@ class Composition:
 
     def verifier(self) -> Verifier:
         """Proves stores equal to this log."""
-        quarantined = frozenset(self.log.quarantine())
-        read, catalog = self.log.read, self.clients.catalog
-        return Verifier(lambda topics, start, end: read(topics, start, end), self.log.ends, quarantined, catalog, self.log.starts)
+        from projections.verify import Verifier
+
+        found = self.log.quarantine_state()
+        return Verifier(
+            lambda topics, start, end: self.log.read(topics, start, end), self.log.ends, frozenset(found.entries), self.clients.catalog,
+            frozenset(found.dropped), self.log.starts,
+        )  # fmt: skip
 
     def sink(self, name: str, projection: Any, group: str | None = None) -> Worker:
         """A worker around a projection; another group reads independently (a rebuild beside the live one)."""
@@ -92,8 +152,8 @@ class Composition:
         if name == "archive":
             work, policy = RawWork(projection), FlushPolicy(100_000, 2.0)
         else:
-            work = SinkWork(projection, self.clients.catalog, self.producer)
-            policy = FlushPolicy(50_000, 0.5) if name == "warehouse" else FlushPolicy(20_000, 0.5)
+            work = SinkWork(projection, self.clients.catalog, self.quarantine, self.key_order(projection))
+            policy = SINK_POLICIES[name]
         group = group or f"tidemark-{name}"
         source = KafkaSource(self.clients.kafka, projection.topics, group, f"{group}-1")
         return Worker(LiftedSource(source, self.log.history, projection.topics, may_begin_late=name == "archive"), work, policy)
@@ -108,6 +168,9 @@ class Composition:
         return WORKERS[name](self)
 
     def _command_handler(self) -> Worker:
+        from infra.command_handler import CommandHandler
+        from infra.seen_transactions import SeenTransactions
+
         seen = SeenTransactions(self.settings.stack_dir / "command-handler", self.clients.admin.log_id())
         handler = CommandHandler(self.clients.catalog, seen, AUTHORISED, lambda: self.clients.admin.ends([TRANSACTION_EVENTS]))
         # Fence the older handler first: what it committed until then is what the state is restored from.
@@ -136,18 +199,21 @@ class Composition:
         graph.prepare()
         return self.sink("graph", graph)
 
-    def _scorer(self) -> Worker:
-        import torch
+    def _curated(self) -> Worker:
+        curated = self.curated()
+        curated.load_position()
+        curated.publish()
+        return self.sink("curated", curated)
 
+    def _scorer(self) -> Worker:
         from infra.endpoint import SageMakerEndpoint
-        from ml.packaging import load_encoder
+        from ml.packaging import load_serving_encoder
         from ml.scorer import Scorer
 
-        torch.set_num_threads(1)  # micro-batches are small: a second thread waits for the first, ten times slower on a busy machine
         deployed = self.log.deployed()
         if deployed is None:
             raise NotReady(NO_MODEL)
-        encoder, card = load_encoder(self.package(deployed.package_uri), deployed.package_sha256)
+        encoder, card = load_serving_encoder(self.package(deployed.package_uri), deployed.package_sha256)
         scorer = Scorer(
             self.clients.catalog, SageMakerEndpoint(self.settings), encoder, deployed.model_version, self.log.first_scored_seq(),
             bool(card["scores_transactions"]),
@@ -156,7 +222,7 @@ class Composition:
         position = scorer.restore(self.log.read, log.load_position())
         if not log.load_position() and position:
             log.commit((), (), position)  # so that the runner begins where the model does
-        return self._ordered(scorer, log, FlushPolicy(512, 0.0, gathers=True))
+        return self._ordered(scorer, log, FlushPolicy(512, 0.0, gathers=True), drain_s=SCORER_DRAIN_S)
 
     def _alerts(self) -> Worker:
         from ml.alerting import Alerting
@@ -180,7 +246,7 @@ class Composition:
         ledger = SqliteLedger(self.settings.stack_dir / "notifier" / "ledger.sqlite")
         kafka = KafkaSource(self.clients.kafka, notifier.topics, "tidemark-notifier", "tidemark-notifier-1", is_alone=True)
         source = HistorySource(self.log.history, kafka, notifier.topics)
-        return Worker(source, LedgerWork(notifier, ledger, self.clients.catalog, self.producer), FlushPolicy(1_000, 0.2))
+        return Worker(source, LedgerWork(notifier, ledger, self.clients.catalog, self.quarantine), FlushPolicy(1_000, 0.2))
 
     def package(self, uri: str) -> bytes:
         """A model package by its `s3://bucket/key`.
@@ -200,18 +266,20 @@ class Composition:
         return KafkaTransactions(self.clients.kafka, name, name, transformer.topics, self.clients.admin)
 
     def _transformer(self, transformer: Transformer, policy: FlushPolicy) -> Worker:
-        return self._ordered(transformer, self._transactions(transformer), policy)
+        return self._ordered(transformer, self._transactions(transformer), policy, HANDLER_DRAIN_S)
 
-    def _ordered(self, transformer: Transformer, log: KafkaTransactions, policy: FlushPolicy) -> Worker:
+    def _ordered(self, transformer: Transformer, log: KafkaTransactions, policy: FlushPolicy, drain_s: float = DRAIN_S) -> Worker:
         group = f"tidemark-{transformer.name}"
-        kafka = KafkaSource(self.clients.kafka, transformer.topics, group, f"{group}-1", is_alone=True)
+        kafka = KafkaSource(self.clients.kafka, transformer.topics, group, f"{group}-1", is_alone=True, drain_s=drain_s)
         source = HistorySource(self.log.history, kafka, transformer.topics)
-        return Worker(source, TransactionWork(transformer, log, self.clients.catalog), policy)
+        kept = QuarantiningTransactions(log, RecordCodec(self.clients.catalog), self.payloads)
+        return Worker(source, TransactionWork(transformer, kept, self.clients.catalog), policy)
 
 
 WORKERS: dict[str, Callable[[Composition], Worker]] = {
     "command-handler": Composition._command_handler,
     "archive": Composition._archive,
+    "curated": Composition._curated,
     "warehouse": Composition._warehouse,
     "graph": Composition._graph,
     "scorer": Composition._scorer,

@@ -126,6 +126,7 @@ def _latency(result: dict[str, Any]) -> Latency:
         n=result["n"],
         offered_per_s=result["offered_per_s"],
         offered=result["offered"],
+        is_apart=result.get("is_apart", True),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from domain.log import NewRecord, Record
 from infra.composition import Composition
 from infra.pseudonym_key import pseudonym_key
+from infra.read_your_write import token_now
 from infra.sources.errors import SourceCutShort, SourceError
 from infra.sources.labels import read_labels
 from infra.sources.mapping import LabelMapping, TransactionMapping
@@ -38,7 +39,10 @@ class IngestProgress:
 
 @dataclass(slots=True)
 class IngestResult:
-    """What became of a source: rows read = commands + refused; refused rows are in quarantine, counted by reason."""
+    """What became of a source: rows read = commands + refused; refused rows are in quarantine, counted by reason.
+
+    `token` names the place in the command topic after its last command: `wait_for` and `tidemark wait` take it.
+    """
 
     ingest_id: str
     source: str
@@ -49,6 +53,7 @@ class IngestResult:
     refused: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     cut_short: str | None = None
+    token: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The result as plain values."""
@@ -56,7 +61,7 @@ class IngestResult:
         return {
             "ingest_id": self.ingest_id, "source": self.source, "mapping": self.mapping, "rows_read": self.rows_read,
             "commands": self.commands, "label_commands": self.label_commands, "refused": self.refused,
-            "seconds": round(self.seconds, 3), "rows_per_s": rate, "cut_short": self.cut_short,
+            "seconds": round(self.seconds, 3), "rows_per_s": rate, "cut_short": self.cut_short, "token": self.token,
         }  # fmt: skip
 
 
@@ -132,7 +137,7 @@ def ingest_file(
             if chunk.labels:
                 producer.send(COMMANDS, [label.tx_id.encode() for label in chunk.labels], [codec.encode_event(x) for x in chunk.labels])
             if chunk.rejected:
-                producer.append([_quarantined(codec, source, row) for row in chunk.rejected])
+                composition.quarantine.append([_quarantined(codec, source, row) for row in chunk.rejected])
             refused.update(row.reason for row in chunk.rejected)
             result.rows_read += chunk.rows_read
             result.commands += len(chunk.values)
@@ -147,6 +152,7 @@ def ingest_file(
     result.seconds = time.monotonic() - started
     if labels is not None:
         result.label_commands += ingest_labels(composition, labels, known_at=at).label_commands
+    result.token = str(token_now(composition))
     return result
 
 
@@ -171,11 +177,11 @@ def ingest_labels(
     codec = RecordCodec(composition.clients.catalog)
     producer = composition.producer
     producer.send(COMMANDS, [c.wallet_id.encode() for c in file.commands], [codec.encode_event(c) for c in file.commands])
-    producer.append([_quarantined(codec, source, row) for row in file.rejected])
+    composition.quarantine.append([_quarantined(codec, source, row) for row in file.rejected])  # waits for the commands too
     refused = Counter(row.reason for row in file.rejected)
     return IngestResult(
         new_ingest_id(source), source, found.title, file.rows_read, 0, len(file.commands), dict(sorted(refused.items())),
-        time.monotonic() - started,
+        time.monotonic() - started, token=str(token_now(composition)),
     )  # fmt: skip
 
 

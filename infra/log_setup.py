@@ -8,7 +8,7 @@ from infra.composition import Composition
 from infra.stack import Stack
 from schema_registry.contracts import PARTITIONS
 
-ALWAYS = ("command-handler", "archive", "warehouse", "graph")
+ALWAYS = ("command-handler", "archive", "curated", "warehouse", "graph")
 WITH_A_MODEL = ("scorer", "alerts", "notifier")
 
 

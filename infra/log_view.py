@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
 
-from domain.log import Position
+from domain.log import Position, TopicPartition
 from infra.clients import Clients
 from infra.history_source import History
 from infra.kafka import last_record_ends
-from projections.quarantine import QuarantineEntry, QuarantineKey, decoded, open_entries
+from projections.quarantine import Quarantine, QuarantineEntry, QuarantineKey, decoded, state_of
 from projections.records import RecordBatch
 from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import CASE_EVENTS, COMMANDS, CONTROL_EVENTS, QUARANTINE_EVENTS
@@ -57,6 +57,26 @@ class LogView:
     def starts(self, topics: Sequence[str]) -> Position:
         """The first offset that Kafka still holds of each partition."""
         return self._clients.admin.starts(topics)
+
+    def appended_at(self, start: Position, end: Position) -> dict[TopicPartition, int]:
+        """When Kafka appended the first committed record in [`start`, `end`) of each partition, in milliseconds since 1970."""
+        found: dict[TopicPartition, int] = {}
+        if not start:
+            return found
+        earliest = self._clients.admin.starts({topic for topic, _ in start})
+        start = {tp: max(offset, earliest.get(tp, 0)) for tp, offset in start.items()}
+        # A few offsets first: the record stands there unless markers or aborted records fill them.
+        window = 16
+        while pending := [tp for tp in start if tp not in found]:
+            near = {tp: min(end[tp], start[tp] + window) for tp in pending}
+            for batch in self.read(sorted({topic for topic, _ in pending}), start, near):
+                places = zip(batch.partitions.tolist(), batch.timestamps_ms.tolist(), strict=True)
+                for partition, at in places:
+                    found.setdefault((batch.topic, partition), at)
+            if all(near[tp] == end[tp] for tp in pending if tp not in found):
+                break
+            window *= 16
+        return found
 
     def events(self, topic: str) -> Iterator[tuple[str, dict[str, Any], RecordBatch, int]]:
         """(event type, record, batch, index) of each record of a small topic; foreign bytes are left out."""
@@ -117,9 +137,18 @@ class LogView:
 
     def quarantine(self) -> dict[QuarantineKey, QuarantineEntry]:
         """The open entries."""
+        return self.quarantine_state().entries
+
+    def quarantine_state(self) -> Quarantine:
+        """The open entries, and the records that were given up."""
+        return state_of(self.quarantine_since({})[0])
+
+    def quarantine_since(self, start: Position) -> tuple[Iterator[tuple[str, Mapping[str, Any], int]], Position]:
+        """The events of the quarantine topic (type, record, time appended in ms) from a position to the end, and the end."""
+        end = self._clients.admin.ends([QUARANTINE_EVENTS])
         codec = RecordCodec(self._clients.catalog)
-        records = (batch.record(i) for batch in self.read([QUARANTINE_EVENTS], {}) for i in range(len(batch)))
-        return open_entries(decoded(codec, records))
+        records = (batch.record(i) for batch in self.read([QUARANTINE_EVENTS], start, end) for i in range(len(batch)))
+        return decoded(codec, records), end
 
     def cases(self) -> list[dict[str, Any]]:
         """Every case with its alert, newest last: `transactions` counts those that joined, `status` is where it stands."""

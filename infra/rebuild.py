@@ -27,18 +27,21 @@ from infra.rebuild_notes import Notes, SetAside
 from infra.rebuild_targets import Target, target_of
 from infra.stack import Stack
 from projections.fingerprint import Fingerprint, fingerprints
-from projections.quarantine import APPLIED, as_record, replayed_record
+from projections.quarantine import APPLIED, QuarantineKey, as_record, offloaded, replayed_record
 from projections.runner import Flushed, FlushPolicy, Runner
 from projections.verify import Proof, Verifier, raw_table
 from projections.work import RawWork, SinkWork, Work
-from schema_registry.contracts import CONTROL_EVENTS
+from schema_registry.contracts import CONTROL_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 NEAR_RECORDS = 5_000  # so close to the head the live worker may be stopped: the rest takes a second or two
 CATCH_UP_ATTEMPTS = 5  # rounds in which the distance to the head may fail to shrink before it is said that it never will
 WAIT_S, WAIT_ATTEMPTS = 0.5, 20  # a live worker that keeps up passes any position within that
 READ_ATTEMPTS = 3  # of a live generation that may move while it is read
-_POLICIES = {"archive": FlushPolicy(100_000, 2.0), "warehouse": FlushPolicy(50_000, 1.0), "graph": FlushPolicy(20_000, 1.0)}
+_POLICIES = {
+    "archive": FlushPolicy(100_000, 2.0), "curated": FlushPolicy(100_000, 5.0), "warehouse": FlushPolicy(50_000, 1.0),
+    "graph": FlushPolicy(20_000, 1.0),
+}  # fmt: skip
 Progress = Callable[[str, int, int], None]
 """Told the stage, records done and records in all."""
 
@@ -250,7 +253,7 @@ class _Job:
                     self.composition.clients.kafka, f"tidemark-rebuild-{self.name}", f"tidemark-rebuild-{self.name}", (),
                     self.composition.clients.admin,
                 )  # fmt: skip
-                transactions.commit((), events, {})
+                transactions.commit((), offloaded(self.codec, events, self.composition.payloads), {})
                 transactions.close()
             self.result.readers_paused_s += target.after_event(notes.generation)
             notes.write("done")
@@ -288,7 +291,11 @@ class _Job:
 
     def _catch_up(self, store: Any, until: Position, is_exact: bool = False, stage: str = "build") -> None:
         """Read up to `until`; with `is_exact` not a record further, whatever is there."""
-        work: Work = RawWork(store) if self.name == "archive" else SinkWork(store, self.composition.clients.catalog, self.aside)
+        work: Work = (
+            RawWork(store)
+            if self.name == "archive"
+            else SinkWork(store, self.composition.clients.catalog, self.aside, self.aside.order(store, self._dropped()))
+        )
         before = store.load_position()
         total = sum(max(0, end - before.get(tp, 0)) for tp, end in until.items())
         if not total:
@@ -311,6 +318,10 @@ class _Job:
         if self.stop.is_set():
             raise RebuildRefused("stopped; run it again and it goes on where it stopped")
 
+    def _dropped(self) -> frozenset[QuarantineKey]:
+        """What was given up stays so in every generation."""
+        return frozenset(self.composition.log.quarantine_state().dropped)
+
     def _prove(self, store: Any) -> Proof:
         """Prove the new generation equal to the log, and compare it with the live one, all three at one position."""
         self.progress("verify", 0, 1)
@@ -323,7 +334,7 @@ class _Job:
         here = _of_topics(store.load_position(), store.topics)
         verifier = Verifier(
             lambda topics, start, end: log.read(topics, start, end), lambda topics: here, frozenset(self.aside.records),
-            self.composition.clients.catalog, log.starts,
+            self.composition.clients.catalog, self._dropped(), log.starts,
         )  # fmt: skip
         proof = verifier.archive(store) if self.name == "archive" else verifier.projection(store)
         if live is None:
@@ -422,6 +433,8 @@ def _job(composition: Composition, stack: Stack, name: str, actor: str, progress
 def _topics(composition: Composition, name: str) -> tuple[str, ...]:
     if name == "archive":
         return composition.archive().topics
+    if name == "curated":
+        return (TRANSACTION_EVENTS,)
     from projections.wallet_graph import WalletGraphProjection
     from projections.warehouse import WarehouseProjection
 

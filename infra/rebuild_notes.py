@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from domain.log import NewRecord, Position
 from infra.stack.state import WorkerSpec
+from projections.key_order import KeyOrder
 from projections.quarantine import QuarantineKey
 from schema_registry.record_codec import RecordCodec
 
@@ -93,6 +94,11 @@ class SetAside:
         """Remove the file and what it holds."""
         self._file.unlink(missing_ok=True)
         self.records.clear()
+
+    def order(self, store: Any, dropped: frozenset[QuarantineKey]) -> KeyOrder:
+        """What a generation must not take: what it set aside before, and what was given up."""
+        keys = [(key, self._codec.decode(record.value)[1]["key"]) for key, record in self.records.items()]
+        return KeyOrder(store.name, getattr(store, "key_ordered", frozenset()), aside=keys, dropped=dropped)
 
     def _keep(self, record: NewRecord) -> None:
         _, value = self._codec.decode(record.value)

@@ -6,7 +6,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from projections.fingerprint import Fingerprint, fingerprints
 from projections.verify import raw_table
 from projections.wallet_graph import PROJECTION as GRAPH
 from projections.wallet_graph import WalletGraphProjection
+from schema_registry.contracts import TRANSACTION_EVENTS
 
-NAMES = ("archive", "warehouse", "graph")
+NAMES = ("archive", "curated", "warehouse", "graph")
 STAGING = "staging-graph"
 
 
@@ -119,6 +120,58 @@ class ArchiveTarget(Target):
 
     def describe(self, generation: int) -> str:
         return f"s3://{self._composition.settings.s3.bucket}/raw/g{generation}/"
+
+
+class CuratedTarget(Target):
+    """Each generation is an Iceberg table; `GenerationSwapped` says which one is live, the catalog's namespace tells readers."""
+
+    projection = "curated"
+
+    def __init__(self, composition: Composition) -> None:
+        self._composition = composition
+
+    def live(self) -> int:
+        return self._composition.log.generations().get("curated", 1)
+
+    def discard(self, generation: int) -> None:
+        with closing(self._composition.curated(generation)) as curated:
+            curated.remove()
+
+    def exists(self, generation: int) -> bool:
+        with closing(self._composition.curated(generation)) as curated:
+            return bool(curated.exists())
+
+    @contextmanager
+    def building(self, generation: int) -> Iterator[Any]:
+        with closing(self._composition.curated(generation)) as curated:
+            curated.load_position()
+            yield curated
+
+    def stands_at(self) -> Position:
+        live = self.live()
+        with closing(self._composition.curated(live)) as curated:
+            # Asking a table that is not there would make it.
+            position: Position = curated.load_position() if curated.exists() else {}
+        return position
+
+    def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
+        with closing(self._composition.curated(self.live())) as curated:
+            position = curated.load_position()
+            found = fingerprints(curated.read_back())
+            return (position, found) if curated.load_position() == position else None
+
+    def rows(self) -> dict[str, int]:
+        return {topic: sum(end for (of, _), end in self.stands_at().items() if of == topic) for topic in (TRANSACTION_EVENTS,)}
+
+    def after_event(self, generation: int) -> float:
+        # Dying before this line costs nothing: the worker publishes the live generation when it starts.
+        started = time.monotonic()
+        with closing(self._composition.curated(generation)) as curated:
+            curated.publish()
+        return time.monotonic() - started
+
+    def describe(self, generation: int) -> str:
+        return f"Iceberg table tidemark.transactions_g{generation}"
 
 
 class WarehouseTarget(Target):
@@ -286,6 +339,8 @@ def target_of(name: str, composition: Composition, stack: Stack) -> Target:
     """
     if name == "archive":
         return ArchiveTarget(composition)
+    if name == "curated":
+        return CuratedTarget(composition)
     if name == "warehouse":
         return WarehouseTarget(composition)
     if name == "graph":

@@ -103,11 +103,31 @@ class S3Settings(_Group):
         """Return the keyword arguments of `boto3.client("s3", ...)`, without the signature settings."""
         return _boto(self.endpoint_url, self.access_key, self.secret_key, self.region)
 
+    def iceberg_config(self) -> dict[str, str]:
+        """Return the same as options of Iceberg's file access; without keys it searches for them as boto3 does."""
+        options = {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", "s3.region": self.region}
+        # Retried by the worker itself: a store that is down is named at once.
+        options |= {"s3.connect-timeout": "5", "s3.request-timeout": "60"}
+        if self.endpoint_url is not None:
+            options["s3.endpoint"] = self.endpoint_url
+        if self.access_key is not None and self.secret_key is not None:
+            options["s3.access-key-id"] = self.access_key
+            options["s3.secret-access-key"] = self.secret_key.get_secret_value()
+        return options
+
 
 class WarehouseSettings(_Group):
     """How to reach the warehouse."""
 
     dsn: SecretStr | None = Field(None, description="postgresql:// or redshift:// address, user and password included.")
+
+
+class CuratedSettings(_Group):
+    """How to reach the catalog of the curated table."""
+
+    catalog: SecretStr | None = Field(
+        None, description="postgresql:// address of the database for the Iceberg catalog; by default the warehouse's, schema iceberg."
+    )
 
 
 class Neo4jSettings(_Group):
@@ -158,6 +178,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     s3: S3Settings = S3Settings()
     warehouse: WarehouseSettings = WarehouseSettings()
+    curated: CuratedSettings = CuratedSettings()
     neo4j: Neo4jSettings = Neo4jSettings()
     aws: AwsSettings = AwsSettings()
     endpoint: EndpointSettings = EndpointSettings()

@@ -2,11 +2,13 @@
 ones included.
 
 Two rounds of message passing (torch-geometric): wallets two hops away speak to the counterparty of a leg, legs speak
-to the wallet. Coordinate 0 of the embedding is the encoder's own log-odds, the others what it is made from.
+to the wallet. Coordinate 0 of the embedding is the encoder's own log-odds, the others what it is made from. The scorer
+runs the same network by `ml.serving_encoder`.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,15 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
 
 from graph.features import FeatureState
 from graph.neighbourhood import HOP_WIDTH, LEG_WIDTH, ROOT_WIDTH, Neighbourhoods
+from ml.network import CLIP, EMBEDDING_DIM, HIDDEN
 
-EMBEDDING_DIM: Final = 32
-HIDDEN: Final = 48
+with warnings.catch_warnings():
+    # While it is imported, torch-geometric compiles helpers by a way that torch says will go: nothing that a user could act on.
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+    from torch_geometric.nn import MessagePassing
+
 DROPOUT: Final = 0.2
-CLIP: Final = 5.0  # standard deviations: a sentinel or an outlier must not drown the rest
 EMBED_ROWS: Final = 4096
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
 from graph.features_names import FEATURE_NAMES
+from ml.network import EMBEDDING_DIM
 
-EMBEDDING_DIM: Final = 32
+if TYPE_CHECKING:
+    import lightgbm as lgb
+
 N_FEATURES: Final = len(FEATURE_NAMES)
 ROW_NAMES: Final[tuple[str, ...]] = (
     *FEATURE_NAMES,
@@ -154,6 +156,8 @@ def fit_boosters(
     """Boost `trees` trees per seed on the given columns of features [m, F]; label and weight [m]. The mix is the
     trees alone.
     """
+    import lightgbm as lgb  # with scikit-learn behind it three seconds, which the scorer, who reads only what a row is, need not wait
+
     chosen = tuple(columns)
     names = [ROW_NAMES[i] for i in chosen]
     seen = np.ascontiguousarray(features[:, list(chosen)])

@@ -18,6 +18,7 @@ It imports no torch. A new model is loaded by a restart.
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -240,6 +241,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", default="tidemark", help="endpoint name in /endpoints/<name>/invocations")
     options = parser.parse_args(arguments)
     application = Application(load(options.model, options.sha256), options.name)
+    gc.collect()
+    gc.freeze()  # the model and the libraries stay: a collection that walks them would hold a request up for a tenth of a second
     uvicorn.run(application, host=options.host, port=options.port, log_level="warning", access_log=False)
 
 

@@ -17,13 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-import lightgbm as lgb
-
 from ml.errors import PackageError
 from ml.head import Head, Mix
 
 if TYPE_CHECKING:
     from ml.encoder import Encoder
+    from ml.serving_encoder import ServingEncoder
     from ml.training import TrainedModel
 
 PACKAGE_FORMAT: Final = 1
@@ -125,6 +124,8 @@ def serving_model(data: bytes, sha256: str | None = None) -> ServingModel:
 
 def serving_model_of(files: dict[str, bytes]) -> ServingModel:
     """The same from the unpacked files by name."""
+    import lightgbm as lgb
+
     card = _card(files)
     try:
         texts = [files[f"head_{i}.txt"].decode() for i in range(card["head"]["boosters"])]
@@ -136,7 +137,7 @@ def serving_model_of(files: dict[str, bytes]) -> ServingModel:
 
 
 def load_encoder(data: bytes, sha256: str | None = None) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder and the card from a package's bytes, for the scorer.
+    """The encoder and the card from a package's bytes, for whoever goes on training.
 
     Raises PackageError as `read_package` does, and where the weights do not fit this code's encoder.
     """
@@ -153,6 +154,24 @@ def load_encoder(data: bytes, sha256: str | None = None) -> tuple[Encoder, dict[
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise PackageError(f"model package: {ENCODER} is missing or of another shape: {error}") from error
     return encoder.eval(), card
+
+
+def load_serving_encoder(data: bytes, sha256: str | None = None) -> tuple[ServingEncoder, dict[str, Any]]:
+    """The encoder as the scorer runs it and the card from a package's bytes; imports no torch.
+
+    Raises PackageError as `read_package` does, and where the weights do not fit this code's encoder.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    from ml.serving_encoder import ServingEncoder
+
+    files = read_package(data, sha256)
+    card = _card(files)
+    try:
+        return ServingEncoder(load(files[ENCODER])), card
+    except (KeyError, ValueError, SafetensorError) as error:
+        raise PackageError(f"model package: {ENCODER} is missing or of another shape: {error}") from error
 
 
 def unpack(data: bytes, folder: Path, sha256: str | None = None) -> None:

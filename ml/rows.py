@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph.features import Snapshot
-from ml.head import EMBEDDING_DIM, scoring_rows
+from ml.head import scoring_rows
+from ml.network import EMBEDDING_DIM
 
 
 def scoring_rows_of(snapshot: Snapshot, own: NDArray[np.float32]) -> NDArray[np.float32]:

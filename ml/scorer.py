@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from domain.log import Headers, Position
 from graph.features import FEATURE_SET_VERSION, FeatureState, Snapshot, TransactionColumns
-from ml.encoder import Encoder, embed_in_batches
 from ml.fields import TRANSACTION_FIELDS
-from ml.head import EMBEDDING_DIM
+from ml.network import EMBEDDING_DIM
 from ml.rows import scoring_rows_of
+from ml.serving_encoder import ServingEncoder
 from projections.merge import SeqMerge
 from projections.protocol import EventBatch, Rejection
 from projections.records import NO_SEQ, RecordBatch, seq_header
@@ -73,7 +73,7 @@ class Scorer:
         self,
         catalog: SchemaCatalog,
         endpoint: Endpoint,
-        encoder: Encoder,
+        encoder: ServingEncoder,
         model_version: str,
         from_seq: int,
         scores_transactions: bool = False,
@@ -134,7 +134,7 @@ class Scorer:
         table = table.sort_by("_seq")
         snapshot = self.state.observe(TransactionColumns.from_arrow(table))
         assert snapshot.neighbourhoods is not None
-        own = embed_in_batches(self._encoder, snapshot.neighbourhoods)
+        own = self._encoder.embed(snapshot.neighbourhoods)
         scores = self._endpoint.score(scoring_rows_of(snapshot, own))
         seqs = table["_seq"].to_numpy()
         self._next_seq = int(seqs[-1]) + 1

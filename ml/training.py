@@ -18,10 +18,11 @@ import pyarrow as pa
 from graph.features import FeatureState
 from graph.features_names import FEATURE_NAMES, FEATURE_SET_VERSION
 from ml.datasets import KnownLabel, TrainingSet, transaction_training_set, wallet_training_set
-from ml.encoder import EMBEDDING_DIM, Encoder, embed_in_batches
+from ml.encoder import Encoder, embed_in_batches
 from ml.encoder_training import fit_encoder
 from ml.errors import TrainingDataError
 from ml.head import N_FEATURES, Head, Mix, as_scores, fit_boosters, fit_mix, mixed
+from ml.network import EMBEDDING_DIM
 from ml.thresholds import best_thresholds
 
 EPOCHS: Final = 10

@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.log import Position, TopicPartition
 from projections.errors import StoreDisagrees, StoreUnavailable
+from projections.failpoints import ENCODED, UPLOADED, reach
 from projections.records import RecordBatch
 from schema_registry.contracts import EVENT_TOPICS, QUARANTINE_EVENTS
 
@@ -38,6 +41,7 @@ SCHEMA = pa.schema(
     ]
 )
 UPLOADS = 3  # objects under way at once; more only holds more memory
+_NAME, _VALUE = itemgetter(0), itemgetter(1)
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 
@@ -93,8 +97,8 @@ class RawArchive:
         if not self._knows_ends:
             self.load_position()
         parts = [
-            (batch.topic, partition, batch.take(np.flatnonzero(batch.partitions == partition)))
-            for batch in batches
+            (batch.topic, partition, table.take(pa.array(np.flatnonzero(batch.partitions == partition))))
+            for batch, table in ((batch, _table(batch)) for batch in batches)
             for partition in np.unique(batch.partitions).tolist()
         ]
         # Encoding and sending leave the interpreter's lock, so that one object is encoded while another is on its way.
@@ -139,18 +143,20 @@ class RawArchive:
             if str(error.response.get("Error", {}).get("Code")) not in _TAKEN:
                 raise
 
-    def _put(self, topic: str, partition: int, batch: RecordBatch) -> None:
+    def _put(self, topic: str, partition: int, records: pa.Table) -> None:
         # Every object begins where another ends: after a key was taken, what that object holds is never put again.
-        batch = batch.take(np.flatnonzero(batch.offsets >= self._ends.get((topic, partition), 0)))
-        while len(batch):
-            first, last = int(batch.offsets[0]), int(batch.offsets[-1])
+        records = _from(records, self._ends.get((topic, partition), 0))
+        while len(records):
+            first, last = records["offset"][0].as_py(), records["offset"][-1].as_py()
             key = f"{self._root}{topic}/partition={partition:04d}/{first:020d}.parquet"
-            body = _encode(batch)
+            body = _encode(records)
+            reach(ENCODED)
             try:
                 self._s3.put_object(
                     Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*", ContentType="application/vnd.apache.parquet",
-                    Metadata={"first-offset": str(first), "next-offset": str(last + 1), "records": str(len(batch))},
+                    Metadata={"first-offset": str(first), "next-offset": str(last + 1), "records": str(len(records))},
                 )  # fmt: skip
+                reach(UPLOADED)
                 self._ends[(topic, partition)] = last + 1
                 return
             except ClientError as error:
@@ -161,7 +167,7 @@ class RawArchive:
                 raise StoreUnavailable(f"S3: {key} cannot be written: {error}") from error
             _, end = self._span(key)  # a crash after the put, or another writer: go on from that object's end
             self._ends[(topic, partition)] = end
-            batch = batch.take(np.flatnonzero(batch.offsets >= end))
+            records = _from(records, end)
 
     def _load(self, key: str, topic: str, first: int) -> RecordBatch:
         body = self._call("get_object", Key=key)["Body"].read()
@@ -211,8 +217,14 @@ class RawArchive:
             raise StoreUnavailable(f"S3: {operation} failed: {error}") from error
 
 
-def _encode(batch: RecordBatch) -> bytes:
-    table = pa.Table.from_arrays(
+def _from(records: pa.Table, offset: int) -> pa.Table:
+    """The records from an offset on; they come in order of it."""
+    return records.slice(int(np.searchsorted(records["offset"].to_numpy(), offset)))
+
+
+def _table(batch: RecordBatch) -> pa.Table:
+    # All partitions at once: what is copied from Python's objects holds its lock, what follows in Arrow does not.
+    return pa.Table.from_arrays(
         [
             pa.array(batch.partitions),
             pa.array(batch.offsets),
@@ -223,19 +235,26 @@ def _encode(batch: RecordBatch) -> bytes:
         ],
         schema=SCHEMA,
     )
-    out = io.BytesIO()
-    # Values are unique and dense already: a dictionary would cost time and space.
-    pq.write_table(table, out, compression="zstd", compression_level=1, use_dictionary=["headers.list.element.name"])
-    return out.getvalue()
+
+
+def _encode(records: pa.Table) -> bytes:
+    out = pa.BufferOutputStream()
+    # Values are unique and dense already: a dictionary would cost time and space, and so would their least and greatest.
+    pq.write_table(
+        records, out, compression="zstd", compression_level=1, use_dictionary=["headers.list.element.name"],
+        write_statistics=["partition", "offset", "timestamp_ms"],
+    )  # fmt: skip
+    body: bytes = out.getvalue().to_pybytes()
+    return body
 
 
 def _headers(batch: RecordBatch) -> pa.Array:
     """Headers as list<struct>, built from flat columns: ten times faster than from Python dicts."""
-    counts = np.fromiter((len(headers or ()) for headers in batch.headers), np.int32, len(batch))
+    given = batch.headers if None not in batch.headers else [headers or () for headers in batch.headers]
     offsets = np.zeros(len(batch) + 1, np.int32)
-    np.cumsum(counts, out=offsets[1:])
-    pairs = [pair for headers in batch.headers for pair in headers or ()]
+    np.cumsum(np.fromiter(map(len, given), np.int32, len(batch)), out=offsets[1:])  # type: ignore[arg-type]
+    pairs = list(chain.from_iterable(given))  # type: ignore[arg-type]
     items = pa.StructArray.from_arrays(
-        [pa.array([name for name, _ in pairs], pa.string()), pa.array([value for _, value in pairs], pa.binary())], fields=list(HEADER)
+        [pa.array(list(map(_NAME, pairs)), pa.string()), pa.array(list(map(_VALUE, pairs)), pa.binary())], fields=list(HEADER)
     )
     return pa.ListArray.from_arrays(pa.array(offsets), items, type=pa.list_(HEADER))

@@ -47,6 +47,9 @@ class Projection(Protocol):
 
     `apply` is atomic: after it returns, effects and the position `after` are durable; after it raises or the process
     dies, neither is. A second copy cannot write: the checkpoint moves by compare-and-set on `before`.
+
+    A projection may declare `key_ordered`, the topics whose records of one key it must take in order: while one of a key stands in
+    quarantine, the later ones are set aside too, and a replay keeps their order.
     """
 
     name: str

@@ -1,16 +1,19 @@
 """Quarantine: where a record goes that cannot be applied, whole, with its coordinates and the reason.
 
-It is a topic like any other. An entry is open until a `QuarantineReplayed` with outcome `applied` names it; the same record put
-twice (after a crash) is one entry.
+It is a topic like any other. An entry is open until a `QuarantineReplayed` with outcome `applied` names it, or a `QuarantineDropped`:
+then its reader never takes it, and verification counts it as a named exclusion. The same record put twice (after a crash) is one
+entry. A value of more than `INLINE_BYTES` is put into an object store first, create-once under its place and hash, and the entry names
+the object and the hash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from domain.log import NewRecord, Record
+from domain.log import NewRecord, Position, Record, TopicPartition
 from projections.protocol import Rejection
 from projections.records import RecordBatch
 from schema_registry.contracts import QUARANTINE_EVENTS
@@ -20,6 +23,10 @@ QuarantineKey = tuple[str, str, int, int]
 """(projection, topic, partition, offset)."""
 
 APPLIED = "applied"
+WAITS_FOR_KEY = "waits_for_key"
+"""Reason of a record that is well, but whose key has an earlier record in quarantine."""
+INLINE_BYTES = 256 << 10
+_REPLAY = "replay/"
 
 
 class QuarantineLog(Protocol):
@@ -28,19 +35,60 @@ class QuarantineLog(Protocol):
     def append(self, records: list[NewRecord]) -> None: ...
 
 
+class PayloadStore(Protocol):
+    """Keeps values that are too large for the quarantine topic."""
+
+    def put(self, name: str, payload: bytes) -> str:
+        """Keep a value under a name that no other value ever has; returns its address once it is durable.
+
+        Raises:
+            StoreUnavailable: the store refuses or does not answer.
+        """
+
+    def get(self, uri: str) -> bytes | None:
+        """The value at an address, none where there is nothing.
+
+        Raises:
+            StoreUnavailable: the store refuses or does not answer.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPayload:
+    """Where a large value is kept, what it must hash to (hexadecimal), and its length in bytes."""
+
+    uri: str
+    sha256: str
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """A record in quarantine, as last put there."""
+    """A record in quarantine, as last put there.
+
+    `stored` is set where the value is kept elsewhere; the record's own value is then none. `set_aside_ms` is when Kafka appended the
+    entry, in milliseconds since 1970.
+    """
 
     projection: str
     record: Record
     reason: str
     message: str
     attempt: int
+    stored: StoredPayload | None = None
+    set_aside_ms: int = field(default=0, compare=False)
 
     @property
     def key(self) -> QuarantineKey:
         return (self.projection, self.record.topic, self.record.partition, self.record.offset)
+
+
+@dataclass(slots=True)
+class Quarantine:
+    """What the quarantine topic says: the open entries, and the records that were given up."""
+
+    entries: dict[QuarantineKey, QuarantineEntry] = field(default_factory=dict)
+    dropped: set[QuarantineKey] = field(default_factory=set)
 
 
 def quarantine_records(
@@ -73,6 +121,9 @@ def as_record(codec: RecordCodec, entry: QuarantineEntry) -> NewRecord:
         "message": entry.message[:1000],
         "attempt": entry.attempt,
         "source_timestamp_ms": record.timestamp_ms,
+        "payload_uri": entry.stored.uri if entry.stored else None,
+        "payload_sha256": entry.stored.sha256 if entry.stored else None,
+        "payload_bytes": entry.stored.size if entry.stored else None,
     }
     return NewRecord(QUARANTINE_EVENTS, _key(entry.key), codec.encode("RecordQuarantined", value))
 
@@ -87,32 +138,104 @@ def replayed_record(codec: RecordCodec, key: QuarantineKey, outcome: str, actor:
     return NewRecord(QUARANTINE_EVENTS, _key(key), codec.encode("QuarantineReplayed", value))
 
 
-def open_entries(events: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[QuarantineKey, QuarantineEntry]:
-    """The entries still open after (event type, record) pairs of the quarantine topic, in order within a key."""
-    entries: dict[QuarantineKey, QuarantineEntry] = {}
-    for name, value in events:
-        key = (value["projection"], value["topic"], value["partition"], value["offset"])
-        if name == "QuarantineReplayed":
-            if value["outcome"] == APPLIED:
-                entries.pop(key, None)
-            continue
-        record = Record(
-            value["topic"],
-            value["partition"],
-            value["offset"],
-            value["source_timestamp_ms"],
-            value["key"],
-            value["payload"],
-            tuple((header["name"], header["value"]) for header in value["headers"]),
-        )
-        entries[key] = QuarantineEntry(value["projection"], record, value["reason"], value["message"], value["attempt"])
-    return entries
+def dropped_record(codec: RecordCodec, key: QuarantineKey, reason: str, actor: str, known_at: Any) -> NewRecord:
+    """`QuarantineDropped` for an entry."""
+    projection, topic, partition, offset = key
+    value = {
+        "projection": projection, "topic": topic, "partition": partition, "offset": offset,
+        "reason": reason, "actor": actor, "known_at": known_at,
+    }  # fmt: skip
+    return NewRecord(QUARANTINE_EVENTS, _key(key), codec.encode("QuarantineDropped", value))
 
 
-def decoded(codec: RecordCodec, records: Iterable[Record]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(event type, record) of each record of the quarantine topic. Only this code writes there, so a failure is corruption."""
+def offloaded(codec: RecordCodec, records: Sequence[NewRecord], store: PayloadStore) -> list[NewRecord]:
+    """The same records, with large values put into `store` first: durable there before anything names them.
+
+    Raises:
+        StoreUnavailable: the store refuses or does not answer; nothing may be appended then.
+    """
+    found = []
     for record in records:
-        yield codec.decode(record.value)
+        if record.topic == QUARANTINE_EVENTS and len(record.value or b"") > INLINE_BYTES:
+            name, value = codec.decode(record.value)
+            payload = value.get("payload")
+            if name == "RecordQuarantined" and payload is not None and len(payload) > INLINE_BYTES:
+                digest = hashlib.sha256(payload).hexdigest()
+                place = "/".join(str(value[part]) for part in ("projection", "topic", "partition", "offset"))
+                value["payload_uri"] = store.put(f"{place}/{digest}", payload)
+                value["payload"], value["payload_sha256"], value["payload_bytes"] = None, digest, len(payload)
+                record = NewRecord(record.topic, record.key, codec.encode(name, value), record.headers)
+        found.append(record)
+    return found
+
+
+def place_in(value: Mapping[str, Any]) -> QuarantineKey:
+    """The entry that an event of the quarantine topic is about."""
+    return (value["projection"], value["topic"], value["partition"], value["offset"])
+
+
+def is_closed(name: str, value: Mapping[str, Any]) -> bool:
+    """Whether an event of the quarantine topic closes its entry."""
+    return name == "QuarantineDropped" or (name == "QuarantineReplayed" and value["outcome"] == APPLIED)
+
+
+def state_of(events: Iterable[tuple[str, Mapping[str, Any], int]]) -> Quarantine:
+    """The state after (event type, record, time appended) of the quarantine topic, in order within a key."""
+    found = Quarantine()
+    for name, value, at in events:
+        key = place_in(value)
+        if name == "QuarantineDropped":
+            if found.entries.pop(key, None) is not None:
+                found.dropped.add(key)
+            continue
+        if name == "QuarantineReplayed":
+            if value["outcome"] == APPLIED:  # the store has it, whatever anyone decided meanwhile
+                found.entries.pop(key, None)
+                found.dropped.discard(key)
+            continue
+        found.dropped.discard(key)
+        found.entries[key] = _entry(value, at)
+    return found
+
+
+def open_entries(events: Iterable[tuple[str, Mapping[str, Any], int]]) -> dict[QuarantineKey, QuarantineEntry]:
+    """The entries still open after the events of the quarantine topic; see `state_of`."""
+    return state_of(events).entries
+
+
+def decoded(codec: RecordCodec, records: Iterable[Record]) -> Iterator[tuple[str, Mapping[str, Any], int]]:
+    """(event type, record, time appended) of each record of the quarantine topic. Only this code writes there: a failure is corruption."""
+    for record in records:
+        name, value = codec.decode(record.value)
+        yield name, value, record.timestamp_ms
+
+
+def replay_place(topic: str, partition: int, offset: int) -> TopicPartition:
+    """The checkpoint of its own that a store keeps for a record that was given back to it, in the transaction of its effects."""
+    return (f"{_REPLAY}{topic}/{partition}/{offset}", 0)
+
+
+def replayed_places(position: Position) -> Iterator[tuple[str, int, int]]:
+    """The (topic, partition, offset) of each record that was given back to the store with this position."""
+    for topic, _ in position:
+        if topic.startswith(_REPLAY):
+            name, partition, offset = topic.removeprefix(_REPLAY).rsplit("/", 2)
+            yield name, int(partition), int(offset)
+
+
+def _entry(value: Mapping[str, Any], at: int) -> QuarantineEntry:
+    record = Record(
+        value["topic"],
+        value["partition"],
+        value["offset"],
+        value["source_timestamp_ms"],
+        value["key"],
+        value["payload"],
+        tuple((header["name"], header["value"]) for header in value["headers"]),
+    )
+    uri = value.get("payload_uri")  # version 1 has none
+    stored = StoredPayload(uri, value["payload_sha256"], value["payload_bytes"]) if uri is not None else None
+    return QuarantineEntry(value["projection"], record, value["reason"], value["message"], value["attempt"], stored, at)
 
 
 def _key(key: QuarantineKey) -> bytes:

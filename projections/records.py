@@ -49,6 +49,11 @@ class RecordBatch:
 
     def seqs(self) -> npt.NDArray[np.int64]:
         """The seq header of each record, `NO_SEQ` where it has none or one that is not eight bytes."""
+        firsts = [headers[0] for headers in self.headers if headers]
+        values = [value for name, value in firsts if name == SEQ_HEADER and value is not None]
+        # The common case, several times as fast: the first header of every record is its seq.
+        if len(values) == len(self) and set(map(len, values)) == {8}:
+            return np.frombuffer(b"".join(values), ">i8").astype(np.int64)
         return np.fromiter(map(_seq_of, self.headers), np.int64, len(self.headers))
 
     def next_offsets(self) -> dict[TopicPartition, int]:
@@ -118,6 +123,12 @@ def by_topic(batches: Iterable[RecordBatch]) -> list[RecordBatch]:
 def seq_header(seq: int) -> tuple[str, bytes]:
     """The header that carries `seq`."""
     return (SEQ_HEADER, seq.to_bytes(8, "big", signed=True))
+
+
+def seq_headers(first: int, count: int) -> list[Headers]:
+    """The headers of `count` records whose seqs follow each other from `first`."""
+    packed = np.arange(first, first + count, dtype=">i8").view("V8").tolist()
+    return [((SEQ_HEADER, seq),) for seq in packed]
 
 
 def _seq_of(headers: Sequence[tuple[str, bytes | None]] | None) -> int:

@@ -1,7 +1,9 @@
 """The one consume loop. Every worker is this loop around a `Work`.
 
 It polls, keeps what it polled until a flush is due, hands it over with the positions before and after, and reports. It stops
-cleanly between flushes; killed anywhere, the next start goes on from the stored position.
+cleanly between flushes; killed anywhere, the next start goes on from the stored position. Where the work allows it
+(`work.StagedWork`) a flush is completed in a thread of its own while the next one is polled and made ready: one at a
+time, in order, and none after one that failed.
 """
 
 from __future__ import annotations
@@ -9,16 +11,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Protocol
 
 import structlog
 
 from domain.log import Position, TopicPartition
+from projections.failpoints import ACKNOWLEDGED, FETCHED, reach
 from projections.merge import SeqMerge
+from projections.overlap import InOrder
 from projections.protocol import Rejection
 from projections.records import RecordBatch, by_topic
-from projections.work import Work
+from projections.work import Done, StagedWork, Work
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +98,9 @@ class Runner:
         self._on_flushed = on_flushed
         self._monotonic = monotonic
         self._position: dict[TopicPartition, int] = {}
+        self._handed: dict[TopicPartition, int] = {}
+        self._polled: dict[TopicPartition, int] = {}
+        self._steps: InOrder[tuple[Done, float]] = InOrder(work.name)
         self._buffer: list[RecordBatch] = []
         self._strays: list[Rejection] = []
         self._stray_batches: list[RecordBatch] = []
@@ -109,9 +117,10 @@ class Runner:
             LogError: the log cannot be read or refused a transaction.
             SeqGap: the order has a hole.
         """
+        self._steps = InOrder(self._work.name)
         if self._work.ordered_topic is not None:
             self._merge = SeqMerge(self._work.next_seq())
-        self._source.open(self._load_position, self._flush)
+        self._source.open(self._load_position, self._store_polled)
         try:
             while not stop.is_set() and not self._has_reached(until):
                 room = max(1, self._policy.max_records - self._buffered)
@@ -121,17 +130,24 @@ class Runner:
                 while self._policy.gathers and batches and self._buffered < self._policy.max_records and not stop.is_set():
                     batches = self._source.poll(self._policy.max_records, 0.0)
                     self._take(batches)
+                # Behind a step that runs a flush would only wait: it may as well grow.
                 is_due = self._buffered >= self._policy.max_records or (
-                    self._buffered and self._monotonic() - self._since >= self._policy.max_age_s
+                    self._buffered and not self._steps.is_busy and self._monotonic() - self._since >= self._policy.max_age_s
                 )
-                if is_due or self._would_reach(until):
+                is_last = self._would_reach(until)
+                if is_due or is_last:
                     self._flush()
-            self._flush()
+                if is_last or not self._steps.is_busy:
+                    self._settle()
+            self._store_polled()
         finally:
+            self._steps.close()
             self._source.close()
 
     def _load_position(self) -> Position:
+        self._settle()
         self._position = dict(self._work.load_position())
+        self._handed = dict(self._position)
         self._clear()
         return self._position
 
@@ -140,12 +156,11 @@ class Runner:
             self._since = self._monotonic()
         for batch in batches:
             if self._merge is None or batch.topic != self._work.ordered_topic:
-                self._buffer.append(batch)
-                self._buffered += len(batch)
+                self._keep(batch)
                 continue
             ready, strays = self._merge.push(batch)
-            self._buffer += ready
-            self._buffered += sum(map(len, ready))
+            for part in ready:
+                self._keep(part)
             if strays is not None:
                 self._stray_batches.append(strays)
                 self._buffered += len(strays)
@@ -156,19 +171,49 @@ class Runner:
             if self._merge.waiting > MAX_WAITING:
                 raise SeqGap(f"{self._work.name}: seq {self._merge.next_seq} never came, {self._merge.waiting} later records wait")
 
+    def _keep(self, batch: RecordBatch) -> None:
+        self._buffer.append(batch)
+        self._buffered += len(batch)
+        for tp, offset in batch.next_offsets().items():
+            self._polled[tp] = max(self._polled.get(tp, 0), offset)
+
+    def _store_polled(self) -> None:
+        """All that was polled is stored when this returns."""
+        self._flush()
+        self._settle()
+
     def _flush(self) -> None:
         if not self._buffered:
             return
+        reach(FETCHED)
         batches = by_topic(self._buffer)
-        after = {tp: offset for batch in batches for tp, offset in batch.next_offsets().items()}
+        after = dict(self._polled)
         self._pass_strays(after)
-        before = {tp: self._position[tp] for tp in after if tp in self._position}
-        started = self._monotonic()
-        done = self._work.process([*batches, *self._stray_batches], self._strays, before, after)
-        self._position.update(done.after)
-        seconds = self._monotonic() - started
-        waiting = self._merge.waiting if self._merge is not None else 0
+        before = {tp: self._handed[tp] for tp in after if tp in self._handed}
+        if isinstance(self._work, StagedWork):
+            step = partial(self._work.prepare(batches), before, after)
+            self._settle()
+            self._steps.give(partial(self._timed, step))
+        else:
+            step = partial(self._work.process, [*batches, *self._stray_batches], self._strays, before, after)
+            self._report(*self._timed(step))
+        self._handed.update(after)
         self._clear()
+
+    def _settle(self) -> None:
+        finished = self._steps.settle()
+        if finished is not None:
+            self._report(*finished)
+
+    def _timed(self, step: Callable[[], Done]) -> tuple[Done, float]:
+        started = self._monotonic()
+        done = step()
+        return done, self._monotonic() - started
+
+    def _report(self, done: Done, seconds: float) -> None:
+        self._position.update(done.after)
+        reach(ACKNOWLEDGED)
+        waiting = self._merge.waiting if self._merge is not None else 0
         log.info("flushed", worker=self._work.name, records=done.records, seconds=round(seconds, 4), quarantined=done.quarantined)
         self._on_flushed(Flushed(self._work.name, done.records, done.quarantined, seconds, dict(self._position), waiting))
 
@@ -184,7 +229,7 @@ class Runner:
                     after[tp] = max(after.get(tp, 0), offset + 1)
 
     def _clear(self) -> None:
-        self._buffer, self._strays, self._stray_batches, self._buffered = [], [], [], 0
+        self._buffer, self._strays, self._stray_batches, self._buffered, self._polled = [], [], [], 0, {}
 
     def _has_reached(self, until: Position | None) -> bool:
         return until is not None and all(self._position.get(tp, 0) >= offset for tp, offset in until.items())
@@ -192,8 +237,4 @@ class Runner:
     def _would_reach(self, until: Position | None) -> bool:
         if until is None or not self._buffered:
             return False
-        reached = {**self._position}
-        for batch in self._buffer:
-            for tp, offset in batch.next_offsets().items():
-                reached[tp] = max(reached.get(tp, 0), offset)
-        return all(reached.get(tp, 0) >= offset for tp, offset in until.items())
+        return all(max(self._handed.get(tp, 0), self._polled.get(tp, 0)) >= offset for tp, offset in until.items())

@@ -27,6 +27,8 @@ from schema_registry.contracts import COMMAND_RESULTS, COMMANDS, TRANSACTION_EVE
 ReadLog = Callable[[Sequence[str], Position, Position], Iterator[RecordBatch]]
 """Committed records of topics from a position to another."""
 
+DROPPED = "dropped_from_quarantine"
+"""Why a store does not hold a record that a person gave up."""
 MOVING_ATTEMPTS = 5  # a store that is written to meanwhile is read again
 
 
@@ -59,6 +61,7 @@ class Verifier:
         ends: for topics, the offset after each partition's last record.
         quarantined: the keys of open quarantine entries.
         starts: for topics, the first offset that Kafka still holds; by default all that ever was.
+        dropped: the keys of entries that were given up: no store holds them, and each is a named exclusion.
     """
 
     def __init__(
@@ -67,9 +70,12 @@ class Verifier:
         ends: Callable[[Sequence[str]], Position],
         quarantined: frozenset[QuarantineKey],
         catalog: SchemaCatalog,
+        dropped: frozenset[QuarantineKey] = frozenset(),
         starts: Callable[[Sequence[str]], Position] = lambda topics: {},
     ) -> None:
-        self._read, self._ends, self._quarantined, self._catalog, self._starts = read, ends, quarantined, catalog, starts
+        self._read, self._ends, self._quarantined, self._catalog = read, ends, quarantined, catalog
+        self._dropped = dropped
+        self._starts = starts
 
     def log(self) -> Proof:
         """The log itself: seqs contiguous from 0, and every command accounted for."""
@@ -163,21 +169,18 @@ class Verifier:
                 events, failures = decode(codec, [batch])
                 proof.records += len(batch)
                 excluded.add("event_type_not_read", len(batch) - events.rows - len(failures))
-                unknown = [f for f in failures if (projection.name, f.topic, f.partition, f.offset) not in self._quarantined]
+                accounted = self._quarantined | self._dropped
+                unknown = [f for f in failures if (projection.name, f.topic, f.partition, f.offset) not in accounted]
                 if unknown:
                     first = unknown[0]
                     proof.problems.append(f"{first.topic}-{first.partition}@{first.offset}: {first.message}, and it is not in quarantine")
-                aside = self._set_aside(projection.name, batch)
+                aside = _among(self._quarantined, projection.name, batch)
+                given_up = _among(self._dropped, projection.name, batch)
                 proof.quarantined += len(aside)
-                yield drop(events, aside)
+                excluded.add(DROPPED, len(given_up))
+                yield drop(events, [*aside, *given_up])
 
         return projection.expected(batches(), excluded)
-
-    def _set_aside(self, name: str, batch: RecordBatch) -> list[Rejection]:
-        if not self._quarantined:
-            return []
-        places = zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)
-        return [Rejection(batch.topic, p, o, "", "") for p, o in places if (name, batch.topic, p, o) in self._quarantined]
 
     def _compare(
         self,
@@ -209,6 +212,13 @@ class Verifier:
             decoded = codec.decode(batch.values).tables.get("CommandsHandled")
             found += decoded.table.to_pylist() if decoded is not None else []
         return found
+
+
+def _among(keys: frozenset[QuarantineKey], name: str, batch: RecordBatch) -> list[Rejection]:
+    if not keys:
+        return []
+    places = zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)
+    return [Rejection(batch.topic, p, o, "", "") for p, o in places if (name, batch.topic, p, o) in keys]
 
 
 def raw_table(batch: RecordBatch) -> pa.Table:

@@ -29,10 +29,12 @@ from domain.log import Position, TopicPartition
 from projections import wallet_graph_rows as rows_of
 from projections import wallet_graph_statements as cypher
 from projections.errors import StalePosition, StoreDisagrees, StoreUnavailable
+from projections.failpoints import APPLIED, reach
 from projections.protocol import EventBatch, Excluded, Rejection
 from projections.wallet_graph_screen import screen_batch
 from projections.wallet_graph_statements import Statement
 from projections.wallet_graph_verify import expect, read_table
+from schema_registry.contracts import CASE_EVENTS, WALLET_EVENTS
 
 PROJECTION: Final = "wallet-graph"
 CHUNK_ROWS: Final = 10_000  # rows a statement; 5,000 to 10,000 wrote fastest, more only grows the server's transaction
@@ -51,6 +53,8 @@ class WalletGraphProjection:
     name: str = PROJECTION
     topics: tuple[str, ...] = rows_of.TOPICS
     reads: Mapping[str, tuple[str, ...]] = rows_of.READS
+    key_ordered: frozenset[str] = frozenset({WALLET_EVENTS, CASE_EVENTS})
+    """Of a wallet's descriptions, labels and freezes, and of a case's states, the last one wins."""
 
     def __init__(self, driver: neo4j.Driver, database: str, name: str = PROJECTION) -> None:
         self._driver = driver
@@ -102,6 +106,7 @@ class WalletGraphProjection:
             self._move_checkpoint(tx, before, after)
             for step in writes:
                 step(tx)
+            reach(APPLIED)
 
         try:
             with _translated(), self._session() as session:
@@ -147,35 +152,32 @@ class WalletGraphProjection:
 
 
 _Step = Callable[[neo4j.ManagedTransaction], None]
+_Rows = list[list[Any]]
 
 
 def _writes(batch: EventBatch) -> list[_Step]:
     """What the batch writes, ready before the transaction begins so that its locks are held no longer than the server
-    needs."""
+    needs. A pure function of the batch."""
     steps: list[_Step] = []
 
     def add(statement: Statement, found: pl.DataFrame | None) -> None:
         if found is not None and found.height:
-            rows = [list(row) for row in found.select(statement.columns).iter_rows()]
+            rows = _rows(found, statement.columns)
             steps.append(lambda tx: _run(tx, statement, rows))
 
-    named = rows_of.wallets(batch).sort("wallet_id")
-    ids = pl.col("wallet_id")
-    add(
-        cypher.MERGE_WALLETS,
-        named.with_columns(rows_of.network(ids).alias("network"), rows_of.captions(ids).alias("caption")),
-    )
     transactions = rows_of.frame(batch, "TransactionRecorded")
+    named = rows_of.wallets(batch)
     if transactions is not None:
-        sent = rows_of.sent(transactions)
-        add(cypher.CREATE_SENT, sent)
-        add(cypher.ADD_FLOWS, _flow_rows(rows_of.flows(transactions)))
-        tx_ids = [[tx_id] for tx_id in sent["tx_id"].to_list()]
-        steps.append(lambda tx: _place_scores(tx, tx_ids))
+        named = named.join(rows_of.wallets_of(transactions), on="wallet_id", how="anti")
+    add(cypher.MERGE_WALLETS, _named(named))
+    if transactions is not None:
+        chunks = [transactions.slice(start, CHUNK_ROWS) for start in range(0, transactions.height, CHUNK_ROWS)]
+        steps += [_write_transactions(chunk) for chunk in chunks]
+        steps.append(lambda tx: _place_scores(tx, rows_of.sides(transactions)["tx_id"]))
     scored = rows_of.frame(batch, "TransactionScored")
     if scored is not None:
-        score_rows = rows_of.scores(scored).select(cypher.SCORE_SENT.columns).rows()
-        steps.append(lambda tx: _score(tx, [list(row) for row in score_rows]))
+        score_rows = _rows(rows_of.scores(scored), cypher.SCORE_SENT.columns)
+        steps.append(lambda tx: _score(tx, score_rows))
         add(cypher.SCORE_WALLETS, rows_of.wallet_scores(scored))
     described = rows_of.frame(batch, "WalletDescribed")
     add(cypher.DESCRIBE_WALLETS, None if described is None else rows_of.descriptions(described))
@@ -195,24 +197,59 @@ def _writes(batch: EventBatch) -> list[_Step]:
     return steps
 
 
+def _write_transactions(transactions: pl.DataFrame) -> _Step:
+    """Wallets, SENT and FLOW of a chunk in one statement; its rows name wallets by their place in `$wallets`."""
+    statement = cypher.WRITE_TRANSACTIONS
+    wallets = _named(rows_of.wallets_of(transactions)).with_row_index("place")
+    places = wallets.select("wallet_id", pl.col("place").cast(pl.Int64))
+
+    def placed(found: pl.DataFrame) -> pl.DataFrame:
+        for side in ("source", "target"):
+            renamed = places.select(pl.col("wallet_id").alias(side), pl.col("place").alias(f"{side}_place"))
+            found = found.join(renamed, on=side, how="left", maintain_order="left")
+        return found.drop("source", "target").rename({"source_place": "source", "target_place": "target"})
+
+    parameters = {
+        "wallets": _rows(wallets, statement.wallets),
+        "sent": _rows(placed(rows_of.sent(transactions)), statement.sent),
+        "flows": _rows(placed(_flow_rows(rows_of.flows(transactions))), statement.flows),
+    }
+    return lambda tx: _consume(tx.run(statement.cypher, parameters))
+
+
+def _named(wallets: pl.DataFrame) -> pl.DataFrame:
+    """Wallets with the network and the caption of a placeholder, sorted: writers that lock in one order meet fewer deadlocks."""
+    ids = pl.col("wallet_id")
+    return wallets.sort(ids).with_columns(rows_of.network(ids).alias("network"), rows_of.captions(ids).alias("caption"))
+
+
 def _flow_rows(flow: pl.DataFrame) -> pl.DataFrame:
     sums = [rows_of.three_integers(total) for total in rows_of.exact_sums(flow)]
     parts = pl.DataFrame(sums, schema={"high": pl.Int64, "whole": pl.Int64, "parts": pl.Int64}, orient="row")
     return pl.concat([flow.drop(rows_of.LIMBS), parts], how="horizontal")
 
 
-def _run(tx: neo4j.ManagedTransaction, statement: Statement, rows: list[list[Any]]) -> None:
+def _rows(found: pl.DataFrame, columns: Sequence[str]) -> _Rows:
+    """The rows as lists, which is what the driver packs."""
+    return list(map(list, found.select(columns).rows()))
+
+
+def _consume(result: neo4j.Result) -> None:
+    result.consume()
+
+
+def _run(tx: neo4j.ManagedTransaction, statement: Statement, rows: _Rows) -> None:
     for start in range(0, len(rows), CHUNK_ROWS):
         tx.run(statement.cypher, rows=rows[start : start + CHUNK_ROWS]).consume()
 
 
-def _place_scores(tx: neo4j.ManagedTransaction, tx_ids: list[list[str]]) -> None:
+def _place_scores(tx: neo4j.ManagedTransaction, tx_ids: pl.Series) -> None:
     # The count is kept by the store and costs nothing: a rebuild, which reads transactions first, never looks further.
     if tx.run(cypher.COUNT_UNPLACED).single(strict=True)["unplaced"]:
-        _run(tx, cypher.PLACE_SCORES, tx_ids)
+        _run(tx, cypher.PLACE_SCORES, [[tx_id] for tx_id in tx_ids.to_list()])
 
 
-def _score(tx: neo4j.ManagedTransaction, rows: list[list[Any]]) -> None:
+def _score(tx: neo4j.ManagedTransaction, rows: _Rows) -> None:
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[start : start + CHUNK_ROWS]
         placed = set(tx.run(cypher.SCORE_SENT.cypher, rows=chunk).value("tx_id"))

@@ -154,6 +154,13 @@ def wallets(batch: EventBatch) -> pl.DataFrame:
     return fold_wallets(pl.concat(pieces).drop_nulls())
 
 
+def wallets_of(transactions: pl.DataFrame) -> pl.DataFrame:
+    """Every wallet that the transactions name and the relationships it gains, as `wallets` of the same events."""
+    counted = (pl.col("source_wallet_id").is_not_null() & pl.col("target_wallet_id").is_not_null()).cast(pl.Int64)
+    ends = (pl.col(f"{side}_wallet_id").alias("wallet_id") for side in ("source", "target"))
+    return fold_wallets(pl.concat([transactions.select(end, counted.alias("degree")) for end in ends]).drop_nulls())
+
+
 def fold_wallets(pieces: pl.DataFrame) -> pl.DataFrame:
     """Results of `wallets`, folded."""
     return pieces.group_by("wallet_id").agg(pl.col("degree").sum())

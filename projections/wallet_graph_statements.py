@@ -23,10 +23,26 @@ class Statement:
     cypher: LiteralString
 
 
+@dataclass(frozen=True, slots=True)
+class TransactionsStatement:
+    """The bulk write of transactions: Cypher over `$wallets`, `$sent` and `$flows`, and the columns of each in order.
+
+    `source` and `target` of a row are places in `$wallets`.
+    """
+
+    wallets: tuple[str, ...]
+    sent: tuple[str, ...]
+    flows: tuple[str, ...]
+    cypher: LiteralString
+
+
+def _placed(names: tuple[str, ...], cypher: str) -> LiteralString:
+    return re.sub(r"\brow\.(\w+)", lambda found: f"row[{names.index(found[1])}]", cypher)
+
+
 def _statement(columns: str, cypher: str) -> Statement:
     names = tuple(columns.split())
-    text = re.sub(r"\brow\.(\w+)", lambda found: f"row[{names.index(found[1])}]", "UNWIND $rows AS row\n" + cypher)
-    return Statement(names, text)
+    return Statement(names, _placed(names, "UNWIND $rows AS row\n" + cypher))
 
 
 def _time(name: str) -> str:
@@ -37,8 +53,6 @@ def _time(name: str) -> str:
 def _micros(name: str) -> str:
     return f"{name}.epochSeconds * 1000000 + {name}.nanosecond / 1000"
 
-
-_ENDS = "MATCH (a:Wallet {wallet_id: row.source}) MATCH (b:Wallet {wallet_id: row.target})\n"
 
 CONSTRAINTS: Final[tuple[LiteralString, ...]] = (
     "CREATE CONSTRAINT wallet_id IF NOT EXISTS FOR (w:Wallet) REQUIRE w.wallet_id IS UNIQUE",
@@ -69,42 +83,70 @@ LOAD_CHECKPOINTS: Final[LiteralString] = (
     " RETURN c.topic AS topic, c.partition AS partition, c.next_offset AS next_offset"
 )
 
-# Always the first write of a batch, for every wallet in it: it merges the placeholder and holds the wallet's lock to
-# the end, so that what follows may read and then write (flows, scores) beside another writer.
-MERGE_WALLETS = _statement(
-    "wallet_id network caption degree",
-    "MERGE (w:Wallet {wallet_id: row.wallet_id})\n"
-    "ON CREATE SET w.network = row.network, w.caption = row.caption, w.degree = 0\n"
-    "SET w.degree = w.degree + row.degree",
+_NAME_WALLET = "MERGE (w:Wallet {wallet_id: row.wallet_id})\nON CREATE SET w.network = row.network, w.caption = row.caption, w.degree = 0\n"
+# The first write of a batch, for every wallet that no transaction of it names: it merges the placeholder and holds the
+# wallet's lock to the end, so that what follows may read and then write (scores) beside another writer.
+MERGE_WALLETS = _statement("wallet_id network caption", _NAME_WALLET + "SET w.degree = w.degree + 0")
+
+_WALLET_COLUMNS = ("wallet_id", "network", "caption", "degree")
+_SENT_COLUMNS = (
+    "source", "target", "tx_id", "seq", "amount", "amount_float", "asset", "status", "kind", "occurred_at", "topic",
+    "partition", "offset",
+)  # fmt: skip
+_FLOW_COLUMNS = ("source", "target", "asset", "transactions", "high", "whole", "parts", "first_at", "last_at")
+_ENDS = "row, wallets[row.source] AS a, wallets[row.target] AS b"
+_IS_NEW = "had[row.source] = 0 OR had[row.target] = 0"
+_FLOAT = f"{{high}} * {float(UNIT)!r} + {{whole}} + {{parts}} / {float(UNIT)!r}"
+# What stands at an arrow: rounded, for eyes only.
+_FLOW_CAPTION = (
+    "CASE WHEN {high} > 0 OR {whole} > 0 OR {parts} >= 10000000000000000\n"
+    f"    THEN toString(round({_FLOAT}, 2)) ELSE '<0.01' END + ' ' + left(row.asset, 12)"
 )
-CREATE_SENT = _statement(
-    "source target tx_id seq amount amount_float asset status kind occurred_at topic partition offset",
-    _ENDS
-    + "CREATE (a)-[:SENT {tx_id: row.tx_id, seq: row.seq, amount: row.amount, amount_float: row.amount_float,\n"
-    + "  asset: row.asset, status: row.status, kind: row.kind, occurred_at: "
-    + _time("row.occurred_at")
-    + ",\n  topic: row.topic, partition: row.partition, offset: row.offset}]->(b)",
+_OF_ROW = {"high": "row.high", "whole": "row.whole", "parts": "row.parts"}
+_OF_SUM = {"high": "high", "whole": "whole", "parts": "parts"}
+_SEND = (
+    f"UNWIND $sent AS row WITH {_ENDS}\n"
+    "CREATE (a)-[:SENT {tx_id: row.tx_id, seq: row.seq, amount: row.amount, amount_float: row.amount_float,\n"
+    f"  asset: row.asset, status: row.status, kind: row.kind, occurred_at: {_time('row.occurred_at')},\n"
+    "  topic: row.topic, partition: row.partition, offset: row.offset}]->(b)"
 )
-ADD_FLOWS = _statement(
-    "source target asset transactions high whole parts first_at last_at",
-    _ENDS
-    + "MERGE (a)-[f:FLOW {asset: row.asset}]->(b)\n"
-    + f"WITH f, row, {_time('row.first_at')} AS first_at, {_time('row.last_at')} AS last_at,\n"
-    + "  coalesce(f.sum_parts, 0) + row.parts AS parts\n"
-    + f"WITH f, row, first_at, last_at, parts % {UNIT} AS parts,\n"
-    + f"  coalesce(f.sum_whole, 0) + row.whole + parts / {UNIT} AS whole\n"
-    + f"WITH f, row, first_at, last_at, parts, whole % {UNIT} AS whole,\n"
-    + f"  coalesce(f.sum_high, 0) + row.high + whole / {UNIT} AS high\n"
-    + "SET f.transactions = coalesce(f.transactions, 0) + row.transactions,\n"
-    + "  f.sum_parts = parts, f.sum_whole = whole, f.sum_high = high,\n"
-    + f"  f.amount_float = high * {float(UNIT)!r} + whole + parts / {float(UNIT)!r},\n"
-    # What stands at an arrow: rounded, for eyes only.
-    + "  f.caption = CASE WHEN high > 0 OR whole > 0 OR parts >= 10000000000000000\n"
-    + f"    THEN toString(round(high * {float(UNIT)!r} + whole + parts / {float(UNIT)!r}, 2)) ELSE '<0.01' END\n"
-    + "    + ' ' + left(row.asset, 12),\n"
-    + "  f.first_at = CASE WHEN f.first_at <= first_at THEN f.first_at ELSE first_at END,\n"
-    + "  f.last_at = CASE WHEN f.last_at >= last_at THEN f.last_at ELSE last_at END",
+_CREATE_FLOWS = (
+    f"UNWIND $flows AS row WITH row WHERE {_IS_NEW} WITH {_ENDS}\n"
+    "CREATE (a)-[:FLOW {asset: row.asset, transactions: row.transactions,\n"
+    "  sum_high: row.high, sum_whole: row.whole, sum_parts: row.parts,\n"
+    f"  amount_float: {_FLOAT.format(**_OF_ROW)},\n"
+    f"  caption: {_FLOW_CAPTION.format(**_OF_ROW)},\n"
+    f"  first_at: {_time('row.first_at')}, last_at: {_time('row.last_at')}}}]->(b)"
 )
+_ADD_FLOWS = (
+    f"UNWIND $flows AS row WITH row WHERE NOT ({_IS_NEW}) WITH {_ENDS}\n"
+    "MERGE (a)-[f:FLOW {asset: row.asset}]->(b)\n"
+    f"WITH f, row, {_time('row.first_at')} AS first_at, {_time('row.last_at')} AS last_at,\n"
+    "  coalesce(f.sum_parts, 0) + row.parts AS parts\n"
+    f"WITH f, row, first_at, last_at, parts % {UNIT} AS parts,\n"
+    f"  coalesce(f.sum_whole, 0) + row.whole + parts / {UNIT} AS whole\n"
+    f"WITH f, row, first_at, last_at, parts, whole % {UNIT} AS whole,\n"
+    f"  coalesce(f.sum_high, 0) + row.high + whole / {UNIT} AS high\n"
+    "SET f.transactions = coalesce(f.transactions, 0) + row.transactions,\n"
+    "  f.sum_parts = parts, f.sum_whole = whole, f.sum_high = high,\n"
+    f"  f.amount_float = {_FLOAT.format(**_OF_SUM)},\n"
+    f"  f.caption = {_FLOW_CAPTION.format(**_OF_SUM)},\n"
+    "  f.first_at = CASE WHEN f.first_at <= first_at THEN f.first_at ELSE first_at END,\n"
+    "  f.last_at = CASE WHEN f.last_at >= last_at THEN f.last_at ELSE last_at END"
+)
+# A chunk of transactions in one statement: each wallet is looked up once, and relationships name it by its place in the
+# list. A wallet that had no relationship has no FLOW, so those of new wallets are created without a search. `SET w.degree
+# = w.degree + …` takes the lock before it reads; a degree read any earlier could be another writer's to change.
+WRITE_TRANSACTIONS = TransactionsStatement(
+    _WALLET_COLUMNS,
+    _SENT_COLUMNS,
+    _FLOW_COLUMNS,
+    _placed(_WALLET_COLUMNS, "UNWIND $wallets AS row\n" + _NAME_WALLET + "SET w.degree = w.degree + row.degree\n")
+    + _placed(_WALLET_COLUMNS, "WITH collect(w) AS wallets, collect(w.degree - row.degree) AS had\n")
+    + "CALL (wallets) {\n" + _placed(_SENT_COLUMNS, _SEND) + "\n}\n"
+    + "CALL (wallets, had) {\n" + _placed(_FLOW_COLUMNS, _CREATE_FLOWS) + "\n}\n"
+    + "CALL (wallets, had) {\n" + _placed(_FLOW_COLUMNS, _ADD_FLOWS) + "\n}",
+)  # fmt: skip
 
 _SCORE = (
     "score = row.score, {0}.source_score = row.source_score, {0}.target_score = row.target_score,\n"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import stamina
@@ -16,6 +17,8 @@ import structlog
 from domain.log import Headers, NewRecord, Position, TopicPartition
 from projections.decoding import decode, drop
 from projections.errors import BatchRefused, StalePosition, StoreUnavailable
+from projections.failpoints import COMMITTED, DECIDED, DECODED, INDEXED, MARKED, SENT, SET_ASIDE, reach
+from projections.key_order import KeyOrder
 from projections.protocol import EventBatch, Projection, Rejection
 from projections.quarantine import QuarantineLog, quarantine_records
 from projections.records import RecordBatch, by_topic
@@ -59,6 +62,22 @@ class Work(Protocol):
             StalePosition: another worker has written.
             StoreUnavailable: the store did not come back in time.
         """
+
+
+Step = Callable[[Position, Position], Done]
+"""The rest of a flush: given the positions before and after, it does what `Work.process` does."""
+
+
+@runtime_checkable
+class StagedWork(Work, Protocol):
+    """A work whose next flush can be made ready while one is completed: `process` in two parts.
+
+    `prepare` touches nothing that a step touches, for a step runs in another thread. Steps run one at a time, in the order
+    in which they were prepared; after one that failed no other is run.
+    """
+
+    def prepare(self, batches: Sequence[RecordBatch]) -> Step:
+        """Take records in, as far as that needs neither the store nor its position."""
 
 
 class RawProjection(Protocol):
@@ -155,29 +174,51 @@ class SinkWork:
 
     ordered_topic: str | None = None
 
-    def __init__(self, projection: Projection, catalog: SchemaCatalog, quarantine: QuarantineLog) -> None:
+    def __init__(self, projection: Projection, catalog: SchemaCatalog, quarantine: QuarantineLog, order: KeyOrder | None = None) -> None:
         self.name = projection.name
         self.topics = projection.topics
         self.projection = projection
+        self._order = order if order is not None else KeyOrder(projection.name, getattr(projection, "key_ordered", frozenset()))
         self._codec = ColumnCodec(catalog, projection.reads)
         self._records = RecordCodec(catalog)
         self._quarantine = quarantine
 
     def load_position(self) -> Position:
-        return self.projection.load_position()
+        position = self.projection.load_position()
+        self._order.loaded(position)
+        return position
 
     def next_seq(self) -> int:
         raise AssertionError("a sink has no order to wait for")
 
     def process(self, batches: Sequence[RecordBatch], strays: Sequence[Rejection], before: Position, after: Position) -> Done:
-        return self._process(batches, before, after, frozenset())
+        return self.prepare(batches)(before, after)
 
-    def _process(self, batches: Sequence[RecordBatch], before: Position, after: Position, known: frozenset[_Place]) -> Done:
+    def prepare(self, batches: Sequence[RecordBatch]) -> Step:
+        """See `StagedWork`: decodes and screens; the step sets aside what is bad and applies the rest."""
+        return self._prepare(batches, frozenset())
+
+    def _prepare(self, batches: Sequence[RecordBatch], known: frozenset[_Place]) -> Step:
         events, rejections = decode(self._codec, batches)
         rejections += self.projection.screen(events)
+        reach(DECODED)
+        return partial(self._complete, batches, events, rejections, known)
+
+    def _complete(
+        self,
+        batches: Sequence[RecordBatch],
+        events: EventBatch,
+        rejections: list[Rejection],
+        known: frozenset[_Place],
+        before: Position,
+        after: Position,
+    ) -> Done:
+        # Here and not before: what the flush before set aside is known only now.
+        rejections, known = self._order.hold(batches, events, rejections, known)
         quarantined = self._set_aside(batches, [r for r in rejections if (r.topic, r.partition, r.offset) not in known])
         try:
-            _apply(self.projection.load_position, lambda: self.projection.apply(drop(events, rejections), before, after), before, after)
+            kept = drop(events, rejections)
+            _apply(self.projection.load_position, lambda: self.projection.apply(kept, before, after), before, after)
         except BatchRefused as error:
             aside = known | {(r.topic, r.partition, r.offset) for r in rejections}
             return self._halve(batches, before, after, quarantined, aside, error)
@@ -205,14 +246,16 @@ class SinkWork:
         first, second = _split(batches)
         middle = {**before, **_next_offsets(first)}
         reached = {tp: middle[tp] for tp in after if tp in middle and middle[tp] != before.get(tp)}
-        done = self._process(first, before, reached, known)
-        rest = self._process(second, middle, {tp: after[tp] for tp in after if after[tp] != middle.get(tp)}, known)
+        done = self._prepare(first, known)(before, reached)
+        rest = self._prepare(second, known)(middle, {tp: after[tp] for tp in after if after[tp] != middle.get(tp)})
         return Done(done.records + rest.records, quarantined + done.quarantined + rest.quarantined, after)
 
     def _set_aside(self, batches: Sequence[RecordBatch], rejections: Sequence[Rejection]) -> int:
         if rejections:
             found = quarantine_records(self._records, self.name, batches, rejections)
             self._quarantine.append(found)
+            reach(SET_ASIDE)
+            self._order.set_aside(batches, rejections)
             log.warning("records_quarantined", projection=self.name, records=len(found), reason=rejections[0].reason)
         return len(rejections)
 
@@ -234,6 +277,13 @@ class RawWork:
         raise AssertionError("an archive has no order to wait for")
 
     def process(self, batches: Sequence[RecordBatch], strays: Sequence[Rejection], before: Position, after: Position) -> Done:
+        return self.prepare(batches)(before, after)
+
+    def prepare(self, batches: Sequence[RecordBatch]) -> Step:
+        """See `StagedWork`: nothing to make ready, but the next records are polled while these are stored."""
+        return partial(self._store, batches)
+
+    def _store(self, batches: Sequence[RecordBatch], before: Position, after: Position) -> Done:
         _apply(self.projection.load_position, lambda: self.projection.apply_records(batches, before, after), before, after)
         return Done(sum(map(len, batches)), 0, after)
 
@@ -259,11 +309,14 @@ class TransactionWork:
     def process(self, batches: Sequence[RecordBatch], strays: Sequence[Rejection], before: Position, after: Position) -> Done:
         events, rejections = (EventBatch({}), []) if self._transformer.is_raw else decode(self._codec, batches)
         appends, refused = self._transformer.process(drop(events, strays), batches)
+        reach(DECIDED)
         rejections = [*rejections, *refused, *strays]
         bad = quarantine_records(self._records, self.name, batches, rejections) if rejections else []
         if appends or bad or after:
             self._log.commit(appends, bad, after)
+        reach(COMMITTED)
         self._transformer.committed()
+        reach(INDEXED)
         return Done(sum(map(len, batches)), len(bad), after)
 
 
@@ -296,7 +349,9 @@ class LedgerWork:
                 for attempt in stamina.retry_context(on=StoreUnavailable, attempts=STORE_ATTEMPTS):
                     with attempt:
                         effect.perform()
+                reach(SENT)
                 self._ledger.mark_sent(effect.effect_id)
+                reach(MARKED)
         self._ledger.store_position(after)
         return Done(sum(map(len, batches)), len(rejections), after)
 
@@ -314,6 +369,7 @@ def _apply(load_position: Callable[[], Position], apply: Callable[[], None], bef
                     raise StalePosition(f"expected the checkpoint {dict(before)}, found {dict(stored)}")
             has_failed = True
             apply()
+            reach(COMMITTED)
 
 
 def _split(batches: Sequence[RecordBatch]) -> tuple[list[RecordBatch], list[RecordBatch]]:

@@ -53,6 +53,7 @@ TOPIC_BY_EVENT_TYPE: Mapping[str, str] = {
     "CommandsHandled": COMMAND_RESULTS,
     "RecordQuarantined": QUARANTINE_EVENTS,
     "QuarantineReplayed": QUARANTINE_EVENTS,
+    "QuarantineDropped": QUARANTINE_EVENTS,
 }  # fmt: skip
 
 

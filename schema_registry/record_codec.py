@@ -189,6 +189,12 @@ def _logical(schema: dict[str, Any], way: str) -> _Convert | None:
     return None
 
 
+def _int(value: int) -> int:
+    if not -(1 << 31) <= value < 1 << 31:  # fastavro reads an int as it reads a long
+        raise UndecodableRecord("malformed", f"expected an int of 32 bits, found {value}")
+    return value
+
+
 _FROM_WIRE, _TO_WIRE = "from_wire", "to_wire"
 
 
@@ -197,6 +203,8 @@ def _converter(schema: Any, way: str) -> _Convert | None:
     if isinstance(schema, list):
         inner = _converter(next(branch for branch in schema if branch != "null"), way)
         return None if inner is None else lambda value: None if value is None else inner(value)
+    if schema == "int" and way == _FROM_WIRE:
+        return _int
     if not isinstance(schema, dict):
         return None
     if "logicalType" in schema:

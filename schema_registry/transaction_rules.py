@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from domain import values
 from domain.errors import InvalidValue
+from schema_registry.rule_screen import suspects
 
 FIELDS = (
     "tx_id", "network", "kind", "status", "source_wallet_id", "target_wallet_id", "amount", "asset", "counter_amount",
@@ -41,9 +43,15 @@ def broken_rules(table: pa.Table, arrived_at_ms: npt.NDArray[np.int64] | None = 
         table: transactions, columns `FIELDS` as `column_codec` gives them (any others are ignored).
         arrived_at_ms: when each command arrived, for the check against the future; none leaves it out.
     """
-    frame = pl.DataFrame(pl.from_arrow(table.select(list(FIELDS)))).with_row_index("row")
+    table = table.select(list(FIELDS))
+    latest_us = arrived_at_ms * 1000 + _AHEAD_US if arrived_at_ms is not None else None
+    networks = [value for value in pc.unique(table["network"]).drop_null().to_pylist() if not _passes(values.network, value)]
+    rows = suspects(table, pa.array(networks, pa.string()), latest_us)
+    if not len(rows):
+        return []
+    frame = pl.DataFrame(pl.from_arrow(table.take(pa.array(rows)))).with_columns(pl.Series("row", rows))
     checks: list[tuple[str, str, pl.Expr]] = [
-        ("network", "expected lower-case letters, digits, _ or -, at most 32", _fails("network", values.network, frame)),
+        ("network", "expected lower-case letters, digits, _ or -, at most 32", pl.col("network").is_in(networks)),
         *_identifier("tx_id", "network"),
         ("kind", "expected a known kind, found unknown", pl.col("kind") == "unknown"),
         ("status", "expected a known status, found unknown", pl.col("status") == "unknown"),
@@ -62,9 +70,9 @@ def broken_rules(table: pa.Table, arrived_at_ms: npt.NDArray[np.int64] | None = 
         ]
     moment = pl.col("occurred_at").dt.epoch("us")
     checks.append(("occurred_at", "expected 1970 or later", moment < 0))
-    if arrived_at_ms is not None:
-        frame = frame.with_columns(pl.Series("arrived_us", arrived_at_ms * 1000))
-        checks.append(("occurred_at", "expected a time not after its arrival", moment > pl.col("arrived_us") + _AHEAD_US))
+    if latest_us is not None:
+        frame = frame.with_columns(pl.Series("latest_us", latest_us[rows]))
+        checks.append(("occurred_at", "expected a time not after its arrival", moment > pl.col("latest_us")))
     for name in (field for field in FIELDS if field.startswith("payment.")):
         is_long = pl.col(name).str.len_chars() > values.MAX_TEXT_LENGTH
         checks.append((name, f"expected at most {values.MAX_TEXT_LENGTH} characters", is_long))
@@ -88,12 +96,6 @@ def _identifier(field: str, network: str | None = None) -> list[tuple[str, str, 
         is_other = ~column.str.starts_with(pl.col(network) + ":") | (length <= pl.col(network).str.len_chars() + 1)
         found.append((field, "expected to start with its network and a colon", is_other))
     return found
-
-
-def _fails(field: str, rule: Callable[[str], str], frame: pl.DataFrame) -> pl.Expr:
-    """A rule of the domain itself, asked once for each different value: for columns with few of them."""
-    bad = [value for value in frame[field].unique().drop_nulls().to_list() if not _passes(rule, value)]
-    return pl.col(field).is_in(bad)
 
 
 def _passes(rule: Callable[[str], str], value: str) -> bool:

@@ -1,4 +1,4 @@
-"""Commands that bring data in: ingest, simulate."""
+"""Commands that bring data in: ingest, simulate, wait."""
 
 from __future__ import annotations
 
@@ -98,6 +98,7 @@ def ingest(
         )
         if result.label_commands:
             output.result(f"{output.count(result.label_commands)} labels sent")
+        output.result(f"Token: {output.safe(result.token)} (`tidemark wait`)")
         for reason, number in result.refused.items():
             output.result(f"[yellow]{output.count(number)} rows refused: {output.safe(reason)}[/] (`tidemark quarantine list`)")
         if "command-handler" not in context.stack.status():
@@ -201,6 +202,7 @@ def simulate(
     json: Json = False,
 ) -> int:
     """Make a stream of transactions with planted schemes and benign look-alikes; the truth goes to files of its own."""
+    from infra.read_your_write import token_now
     from infra.simulator.delivery import commands, write_stream, write_truth
     from infra.simulator.generator import SimulatorOptions
     from infra.simulator.generator import simulate as draw
@@ -214,6 +216,7 @@ def simulate(
     with output.errors.status("drawing the stream"):
         simulation = draw(SimulatorOptions(seed=seed, count=count, fraud_share=fraud_share))
     total = simulation.table.num_rows
+    token = None
     if composition is None and out is not None:
         labels = truth or out.with_name(out.name.split(".")[0] + ".labels.csv")
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -229,12 +232,14 @@ def simulate(
                 composition.producer.send(COMMANDS, chunk.keys, chunk.values)
                 track.update(chunk.first_row + len(chunk.values), total)
             composition.producer.flush()
+        token = str(token_now(composition))
     labels.parent.mkdir(parents=True, exist_ok=True)
     schemes = labels.with_name(labels.name.removesuffix(".csv").removesuffix(".labels") + ".schemes.jsonl")
     write_truth(simulation, labels, schemes)
     found = {
         "to": to.value, "transactions": total, "seed": seed, "out": str(out) if composition is None else COMMANDS, "labels": str(labels),
         "schemes": str(schemes), "planted_schemes": len(simulation.schemes), "seconds": round(time.monotonic() - started, 2),
+        "token": token,
     }  # fmt: skip
     if json:
         output.print_json(found)
@@ -243,4 +248,62 @@ def simulate(
             f"[green]{output.count(total)} transactions[/] to {output.safe(found['out'])}, {len(simulation.schemes)} schemes planted"
         )
         output.result(f"Truth: {output.safe(labels)} and {output.safe(schemes)}")
+        if token is not None:
+            output.result(f"Token: {output.safe(token)} (`tidemark wait`)")
     return exits.OK
+
+
+class Reader(StrEnum):
+    """Who reads what was written."""
+
+    archive = "archive"
+    warehouse = "warehouse"
+    graph = "graph"
+    scorer = "scorer"
+    alerts = "alerts"
+
+
+@command(
+    "wait",
+    panel=DATA,
+    examples=[
+        "tidemark wait commands:0:12345@5L6g3nShT-eMCtK--X86sw --for warehouse",
+        "tidemark wait commands:0:12345@5L6g3nShT-eMCtK--X86sw --for graph --for alerts --timeout 120 --json",
+        'tidemark wait "$(tidemark ingest a.csv --json | jq -r .token)" --for warehouse && psql …',
+    ],
+)
+def wait(
+    token: Annotated[str, typer.Argument(help="What `tidemark ingest` printed.")],
+    for_: Annotated[list[Reader], typer.Option("--for", help="Who must include it; may be given several times.")],
+    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait at most, for all of them.")] = 30.0,
+    json: Json = False,
+) -> int:
+    """Wait until a store includes what was ingested: exit status 0 once it does, 5 when it does not in time, 2 for a bad token."""
+    from domain.errors import InvalidValue
+    from infra.read_your_write import NotIncludedYet, WriteToken, wait_for
+
+    try:
+        wanted = WriteToken.parse(token)
+    except InvalidValue as error:
+        raise typer.BadParameter(str(error), param_hint="TOKEN") from None
+    needs = {Reader.archive: ("s3",), Reader.warehouse: ("postgres",), Reader.graph: ("neo4j",)}
+    composition = Context().need("kafka", "registry", *(part for name in for_ for part in needs.get(name, ())))
+    started = time.monotonic()
+    found: list[dict[str, Any]] = []
+    status = exits.OK
+    for name in dict.fromkeys(for_):
+        left = max(0.0, timeout - (time.monotonic() - started))
+        try:
+            included = wait_for(wanted, name.value, left, composition=composition)
+        except NotIncludedYet as error:
+            status = exits.NOT_READY
+            found.append({"projection": name.value, "included": False, "message": str(error)})
+            if not json:
+                output.fail(error)
+            continue
+        found.append(included.as_json())
+        if not json:
+            output.result(f"[green]included[/]  [bold]{name.value}[/] after {included.seconds:.2f} s")
+    if json:
+        output.print_json({"included": status == exits.OK, "token": str(wanted), "readers": found})
+    return status

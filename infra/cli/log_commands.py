@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from infra.rebuild_estimate import Estimate
     from projections.verify import Proof
 
-STORES = ("log", "archive", "warehouse", "graph")
+STORES = ("log", "archive", "curated", "warehouse", "graph")
 TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
-SERVER = {"log": "kafka", "archive": "s3", "warehouse": "postgres", "graph": "neo4j"}
+SERVER = {"log": "kafka", "archive": "s3", "curated": "s3", "warehouse": "postgres", "graph": "neo4j"}
 
 
 @command("verify", panel=PROOF, examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"])
 def verify(
-    stores: Annotated[list[str] | None, typer.Argument(help="log, archive, warehouse, graph; by default all.")] = None,
+    stores: Annotated[
+        list[str] | None, typer.Argument(help="log, archive, curated, warehouse, graph; by default all, curated once it was started.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Read each store back, read the log, and prove them equal: exit status 3 when they are not."""
@@ -39,6 +41,10 @@ def verify(
         raise typer.BadParameter(f"expected {', '.join(STORES)}, found {', '.join(unknown)}", param_hint="STORES")
     context = Context()
     composition = context.need("kafka", "registry", *(SERVER[name] for name in names))
+    if "curated" in names:
+        context.need("postgres")  # its catalog; its files are in S3
+        if not stores and not composition.has_curated():
+            names.remove("curated")
     verifier = composition.verifier()
     proofs: list[Proof] = []
     for name in names:
@@ -47,7 +53,7 @@ def verify(
         elif name == "archive":
             found = verifier.archive(composition.archive())
         else:
-            found = verifier.projection(composition.warehouse() if name == "warehouse" else composition.graph())
+            found = verifier.projection(getattr(composition, name)())
         proofs.append(found)
         if not json:
             show_proof(found)
@@ -78,6 +84,7 @@ class Rebuildable(StrEnum):
     """Read models that have generations."""
 
     archive = "archive"
+    curated = "curated"
     warehouse = "warehouse"
     graph = "graph"
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -45,21 +45,21 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=True) + "\n")
 
 
-def print_table(
+def table(
     title: str,
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
     *,
     right: Sequence[str] = (),
     colours: Mapping[str, str] | None = None,
-) -> None:
+) -> Table:
     """Rows as a table; cells are made harmless.
 
     Args:
         right: the columns aligned to the right.
         colours: by the text of a cell, its colour.
     """
-    table = Table(
+    found = Table(
         title=title or None,
         title_justify="left",
         title_style="bold",
@@ -69,11 +69,27 @@ def print_table(
         padding=(0, 2, 0, 0),
     )
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        found.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*[Text(plain(cell), style=(colours or {}).get(str(cell), "")) for cell in row])
-    # A pipe has no width: rows must not be folded there.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 400).print(table)
+        found.add_row(*[Text(plain(cell), style=(colours or {}).get(str(cell), "")) for cell in row])
+    return found
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    colours: Mapping[str, str] | None = None,
+) -> None:
+    """Print rows as a table; see `table`."""
+    print_whole(table(title, columns, rows, right=right, colours=colours))
+
+
+def print_whole(what: RenderableType) -> None:
+    """Print something with tables in it. A pipe has no width: rows must not be folded there."""
+    Console(highlight=False, width=None if sys.stdout.isatty() else 400).print(what)
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

@@ -14,10 +14,8 @@ from infra.cli.context import Context, chosen
 
 if TYPE_CHECKING:
     from infra.stack.state import PartStatus
-    from infra.status import StackReport, WorkerReport
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
-_STATE_COLOURS = {"ready": "green", "finished": "green", "yours": "cyan", "starting": "yellow", "waiting": "yellow"}
 
 
 class Size(StrEnum):
@@ -143,18 +141,36 @@ def down(all_: Annotated[bool, typer.Option("--all", help="Every stack below the
 @command(
     "status",
     panel=START,
-    examples=["tidemark status", "tidemark status --json", "tidemark status > /dev/null && echo all caught up"],
+    examples=[
+        "tidemark status",
+        "tidemark status --once --partitions",
+        "tidemark status --json",
+        "tidemark status > /dev/null && echo all caught up",
+    ],
 )
-def status(json: Json = False) -> int:
-    """Show every server and worker: state, position, lag behind the log's head, rate, quarantine, last error."""
-    from infra.status import stack_report
+def status(
+    once: Annotated[bool, typer.Option("--once", help="Look once; where the output is no terminal, that is the default.")] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds from one look of the live view to the next.")] = 2.0,
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="List every partition, not only those that are behind or have quarantine.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Show every server and worker: position, lag behind the log's head, rate, time left, generation, quarantine, last error."""
+    import sys
+
+    from infra.cli.status_view import live, show_status
+    from infra.status import StatusReader
 
     context = Context()
-    report = stack_report(context.stack, context.settings)
-    if json:
-        output.print_json(report.as_json())
+    if sys.stdout.isatty() and not once and not json:
+        report = live(context, every, partitions)
     else:
-        show_status(report)
+        report = StatusReader(context.stack).report(context.settings)
+        if json:
+            output.print_json(report.as_json())
+        else:
+            show_status(report, partitions)
     if not report.is_ready:
         return exits.DOWN
     return exits.OK if report.is_caught_up else exits.NOT_READY
@@ -180,7 +196,7 @@ def doctor(json: Json = False) -> int:
 
 @command("run", panel=START, examples=["tidemark run command-handler", "tidemark run warehouse"])
 def run(
-    name: Annotated[str, typer.Argument(help="command-handler, archive, warehouse, graph, scorer, alerts or notifier.")],
+    name: Annotated[str, typer.Argument(help="command-handler, archive, curated, warehouse, graph, scorer, alerts or notifier.")],
 ) -> int:
     """Run one worker in this process until Ctrl-C or SIGTERM: what the stack, systemd or a container starts."""
     from infra.composition import WORKERS
@@ -226,49 +242,3 @@ def tell(name: str, status: PartStatus) -> None:
 def _tell_stopping(name: str, status: PartStatus) -> None:
     if status.state == "stopping":
         output.say(f"[dim]  {output.safe(name)} stopping[/]")
-
-
-def show_status(report: StackReport) -> None:
-    """Servers and workers as two tables, and one sentence that sums up."""
-    output.result(f"Stack [bold]{output.safe(report.stack)}[/] in {output.safe(report.folder)}")
-    if not report.is_up and any(server.state == "stopped" for server in report.servers):
-        output.result("[red]It is not running: start it with `tidemark up`.[/]")
-        return
-    columns = ("server", "state", "pid", "restarts", "address")
-    rows = [(s.name, s.state, s.pid or "", s.restarts or "", s.address) for s in report.servers]
-    output.print_table("", columns, rows, right=("pid", "restarts"), colours=_STATE_COLOURS)
-    for server in report.servers:
-        if not server.is_ready and server.detail:
-            output.result(f"[yellow]{output.safe(server.name)}: {output.safe(server.detail)}[/]")
-    if not report.workers:
-        output.result("No worker has run here yet.")
-        return
-    shown = ("worker", "state", "pid", "restarts", "position", "head", "lag", "records/s", "quarantine", "")
-    output.print_table("", shown, [_row(worker) for worker in report.workers], right=shown[2:9], colours=_STATE_COLOURS)
-    for worker in report.workers:
-        for text in filter(None, (worker.problem, None if worker.is_running else worker.last_error)):
-            output.result(f"[red]{output.safe(worker.name)}: {output.safe(text)}[/]")
-    if report.is_ready and report.is_caught_up:
-        output.result("[green]Every server answers; every worker was at the head of the log, read after its position.[/]")
-
-
-def _row(worker: WorkerReport) -> tuple[object, ...]:
-    where = ("", "", "")
-    note = ""
-    if worker.position is not None and worker.head is not None and worker.lag is not None:
-        reached = sum(worker.position.get(tp, 0) for tp in worker.head)
-        where = (output.count(reached), output.count(sum(worker.head.values())), output.count(worker.lag))
-        note = "caught up" if worker.is_caught_up else "behind"
-        if worker.lag and worker.records_per_s > 0:
-            note += f", about {output.duration(worker.lag / worker.records_per_s)} left"
-    rate = output.count(worker.records_per_s) if worker.records_per_s else ""
-    return (
-        worker.name,
-        worker.state,
-        worker.pid or "",
-        worker.restarts or "",
-        *where,
-        rate,
-        worker.quarantined or "",
-        note,
-    )

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from infra.report.html import render
 from infra.report.model import Report, ReportUnreadable, from_json, to_json
-from infra.report.plots import draw
 
 JSON, HTML, PLOTS = "report.json", "report.html", "plots"
 
@@ -22,6 +21,8 @@ def save(report: Report, folder: Path) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
+    from infra.report.plots import draw  # its library takes a second to import: only who draws pays
+
     plots = folder / PLOTS
     plots.mkdir(parents=True, exist_ok=True)
     figures = draw(report)

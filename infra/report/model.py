@@ -73,7 +73,8 @@ class LatencyBin(_Part):
 class Latency(_Part):
     """Event append to score in a read_committed reader's hands, in milliseconds, open loop at `offered_per_s`.
 
-    `echo` is the same with an endpoint that answers at once.
+    `echo` is the same with an endpoint that answers at once. `is_apart`: only the road to the score ran; else every worker
+    did, on the same cores.
     """
 
     p50: float
@@ -83,6 +84,7 @@ class Latency(_Part):
     offered_per_s: float
     offered: int | None = None
     echo: Percentiles | None = None
+    is_apart: bool = True
     bins: tuple[LatencyBin, ...] = ()
 
 

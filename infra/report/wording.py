@@ -191,6 +191,8 @@ def on_latency(latency: Latency) -> str:
         f"Target (p50 under {P50_TARGET_MS:.0f} ms, p99 under {P99_TARGET_MS:.0f} ms): "
         f"{'met' if is_met else 'not met'}."
     )
+    if not latency.is_apart:
+        sentence += " Every other worker ran beside on the same cores; a full demo stops them meanwhile."
     if latency.echo is not None:
         own = latency.p50 - latency.echo.p50
         echo = milliseconds(latency.echo.p50)

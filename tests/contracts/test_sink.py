@@ -1,4 +1,4 @@
-"""What every sink must do once, run against the raw archive, the warehouse and the wallet graph on real servers."""
+"""What every sink must do once, run against the raw archive, the curated table, the warehouse and the wallet graph on real servers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from botocore.config import Config
 from domain.log import Position, Record, TopicPartition
 from infra.settings import Neo4jSettings, S3Settings
 from projections.archive import RawArchive
+from projections.curated import CuratedCatalog, CuratedProjection
 from projections.decoding import decode
 from projections.errors import StalePosition
 from projections.fingerprint import canonical_lines
@@ -214,6 +215,35 @@ class TestArchive(SinkContract):
     def rows(self, sink: RawArchive) -> list[str]:
         assert sink.gaps() == []
         return sorted(line for batch in sink.read() for line in canonical_lines(raw_table(batch)))
+
+
+class TestCurated(SinkContract):
+    @pytest.fixture
+    def open_sink(self, s3_settings: S3Settings, postgres_dsn: str) -> Iterator[Callable[[], CuratedProjection]]:
+        client = boto3.client("s3", config=Config(signature_version="s3v4"), **s3_settings.client_config())
+        opened: list[CuratedProjection] = []
+        with fresh_database(postgres_dsn) as dsn:
+
+            def one_more(generation: int = 1) -> CuratedProjection:
+                catalog = CuratedCatalog(dsn, s3_settings.iceberg_config())
+                opened.append(CuratedProjection(catalog, client, s3_settings.bucket, generation))
+                return opened[-1]
+
+            self.open = one_more
+            yield one_more
+            for sink in opened:
+                sink.remove()
+                sink.close()
+
+    def fresh(self, sink: CuratedProjection) -> CuratedProjection:
+        return self.open(2)
+
+    def crash_before_commit(self, sink: CuratedProjection, monkeypatch: pytest.MonkeyPatch) -> None:
+        def die(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        sink.load_position()  # the table itself is there before
+        monkeypatch.setattr(sink._catalog.open(), "commit_table", die)
 
 
 class TestWarehouse(SinkContract):

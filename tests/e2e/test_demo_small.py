@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
+import signal
+import sys
 import tempfile
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,14 @@ import pytest
 from rich.console import Console
 
 from infra.composition import Composition
-from infra.demo import EXIT_OK, Demo, DemoOptions
+from infra.demo import EXIT_OK, SCORING, Demo, DemoOptions
 from infra.settings import Settings
-from infra.simulator.delivery import commands, write_stream, write_truth
+from infra.simulator.delivery import write_stream, write_truth
 from infra.simulator.generator import SimulatorOptions, simulate
-from infra.stack import PartDown
-from schema_registry.contracts import CASE_EVENTS, COMMANDS, SCORE_EVENTS, TRANSACTION_EVENTS
+from schema_registry.contracts import COMMANDS, SCORE_EVENTS, TRANSACTION_EVENTS
 from tests.conftest import bare_settings
+from tests.e2e.crash_matrix import STEPS, CrashMatrix
+from tests.integration.infra.own_log import OwnLog
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -75,6 +78,7 @@ def test_it_ends_green_with_scores_alerts_and_a_report(first: tuple[int, Demo, s
     assert proof["ok"]
     assert {store["store"] for store in proof["stores"]} >= {"log", "archive", "warehouse"}
     assert demo.steps.result("judge")
+    assert not demo.steps.result("latency")["is_apart"]  # no worker was stopped for it, and the report must not claim so
     assert any((demo.stack.state.folder / "report").glob("*.json"))
 
 
@@ -108,55 +112,49 @@ def test_a_second_run_verifies_and_reports_without_redoing(settings: Settings, f
     }
 
 
-def test_scorer_alerts_and_endpoint_killed_in_the_middle_score_everything_once(settings: Settings, first: tuple[int, Demo, str]) -> None:
+def test_scorer_alerts_and_notifier_killed_at_every_step_score_everything_once(settings: Settings, first: tuple[int, Demo, str]) -> None:
     demo = Demo(settings, DemoOptions(), Console(quiet=True))
     demo.stack.up()
-    composition = Composition(demo.stack.settings())
-    sender = threading.Thread(target=_send_more, args=(composition,))
-    sender.start()
-    for name in ("scorer", "endpoint", "alerts", "scorer"):
-        before = _scored(composition)
-        _until(lambda before=before: _scored(composition) > before or not sender.is_alive(), "something is scored")  # type: ignore[misc]
-        _kill(demo, name)
-    sender.join()
-    admin = composition.clients.admin
-    for group, topic in (("command-handler", COMMANDS), ("scorer", TRANSACTION_EVENTS), ("alerts", SCORE_EVENTS)):
-        _until(lambda g=group, t=topic: _is_at_head(composition, g, t), f"{group} reaches the head")  # type: ignore[misc]
-    assert admin.committed("tidemark-scorer", [TRANSACTION_EVENTS])
-    seqs = Counter(record["tx_seq"] for name, record, *_ in composition.log.events(SCORE_EVENTS) if name == "TransactionScored")
-    assert set(seqs.values()) == {1}
-    assert sorted(seqs) == list(range(min(seqs), min(seqs) + len(seqs)))
-    raised = Counter(record["case_id"] for name, record, *_ in composition.log.events(CASE_EVENTS) if name == "AlertRaised")
-    assert set(raised.values()) <= {1}
-    stores = {"archive": composition.archive(), "warehouse": composition.warehouse(), "graph": composition.graph()}
-    for name, store in stores.items():
-        ends = composition.log.ends(store.topics)
-        _until(lambda s=store, e=ends: _reached(s.load_position(), e), f"{name} reaches the head")  # type: ignore[misc]
-    verifier = composition.verifier()
-    proofs = [verifier.log(), verifier.archive(stores["archive"]), *(verifier.projection(stores[n]) for n in ("warehouse", "graph"))]
-    assert {proof.store: proof.problems for proof in proofs if not proof.is_ok} == {}
+    for name in SCORING:
+        demo.stack.stop_worker(name)
+    matrix = CrashMatrix(OwnLog(demo.stack, demo.composition), SCORING, random.Random(5))
+    matrix.send(MORE)
+    _until(lambda: _is_at_head(demo.composition, "command-handler", COMMANDS), "the handler has recorded what was sent")
+    matrix.sweep()
+    for name in SCORING:
+        demo.stack.start_worker(name, [sys.executable, "-m", "infra.cli", "run", name])
+    _until_all_read(demo)
+    matrix.judge()
+    assert matrix.outcome.missed == []
+    assert matrix.outcome.problems == []
+    assert set(matrix.outcome.kills) == {(name, step) for name in SCORING for step in STEPS[name]}
 
 
-def _send_more(composition: Composition) -> None:
-    for chunk in commands(simulate(SimulatorOptions(count=MORE, seed=99)), composition.clients.catalog, chunk_rows=20):
-        composition.producer.send(COMMANDS, chunk.keys, chunk.values)
-        composition.producer.flush()
-        time.sleep(0.5)  # some 15 s in all, so that there is work whenever a worker comes back
+def test_an_endpoint_killed_while_it_is_asked_loses_no_score(settings: Settings, first: tuple[int, Demo, str]) -> None:
+    demo = Demo(settings, DemoOptions(), Console(quiet=True))
+    composition = demo.composition
+    _until(lambda: _is_at_head(composition, "scorer", TRANSACTION_EVENTS), "the scorer is at the head")
+    pid = demo.stack.status()["endpoint"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)  # whoever asks now waits for an answer
+    matrix = CrashMatrix(OwnLog(demo.stack, composition), SCORING, random.Random(6))
+    matrix.send(100)
+    _until(lambda: _is_at_head(composition, "command-handler", COMMANDS), "the handler has recorded what was sent")
+    _until(lambda: _is_asked(demo.stack.state.port("endpoint", "http")), "the endpoint is asked")
+    demo.stack.kill("endpoint")
+    assert not _is_at_head(composition, "scorer", TRANSACTION_EVENTS)
+    _until_all_read(demo)
+    matrix.judge()
+    assert matrix.outcome.problems == []
 
 
-def _kill(demo: Demo, name: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            demo.stack.kill(name)
-            return
-        except PartDown:
-            assert time.monotonic() < deadline, f"{name} does not run"
-            time.sleep(0.1)
-
-
-def _scored(composition: Composition) -> int:
-    return sum(composition.clients.admin.ends([SCORE_EVENTS]).values())
+def _is_asked(port: int) -> bool:
+    """Whether bytes that nobody has read lie in a connection to this port."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, queues, *_ = line.split()
+        if state == "01" and int(local.partition(":")[2], 16) == port and int(queues.partition(":")[2], 16):
+            return True
+    return False
 
 
 def _is_at_head(composition: Composition, group: str, topic: str) -> bool:
@@ -165,6 +163,21 @@ def _is_at_head(composition: Composition, group: str, topic: str) -> bool:
 
 def _reached(position: Any, ends: Any) -> bool:
     return all(position.get(tp, 0) >= end for tp, end in ends.items())
+
+
+def _until_all_read(demo: Demo) -> None:
+    """Until every worker has read all there is, in the order in which one's output is another's input."""
+    composition = demo.composition
+    for group, topic in (
+        ("command-handler", COMMANDS),
+        ("scorer", TRANSACTION_EVENTS),
+        ("alerts", SCORE_EVENTS),
+        ("command-handler", COMMANDS),
+    ):
+        _until(lambda g=group, t=topic: _is_at_head(composition, g, t), f"{group} reaches the head")  # type: ignore[misc]
+    for name, store in (("archive", composition.archive()), ("warehouse", composition.warehouse()), ("graph", composition.graph())):
+        ends = composition.log.ends(store.topics)
+        _until(lambda s=store, e=ends: _reached(s.load_position(), e), f"{name} reaches the head")  # type: ignore[misc]
 
 
 def _until(reached: Callable[[], bool], what: str) -> None:

@@ -76,7 +76,7 @@ def complaint(words: list[str]) -> str | None:
 
 def make_targets() -> set[str]:
     """The targets of the Makefile."""
-    return set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 
 def test_the_page_of_commands_is_the_programs() -> None:

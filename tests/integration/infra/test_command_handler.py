@@ -19,6 +19,7 @@ from domain.errors import Fenced
 from infra.command_handler import CommandHandler
 from infra.composition import AUTHORISED, Composition, Worker
 from infra.log_setup import prepare_log
+from infra.quarantine_replay import with_payload
 from infra.seen_transactions import SeenTransactions
 from infra.stack import Stack
 from projections.runner import FlushPolicy, Runner
@@ -129,7 +130,8 @@ def test_every_command_is_accounted_for_whatever_it_holds(composition: Compositi
         "quarantined": len(noise) + 1, "refused": len(conflicts) + len(refused),
     }  # fmt: skip
     assert tx_ids(composition, "ethereum:mix") == [tx.tx_id for tx in [*good, old]]
-    payloads = {entry.record.value for entry in composition.log.quarantine().values() if entry.projection == "command-handler"}
+    entries = [entry for entry in composition.log.quarantine().values() if entry.projection == "command-handler"]
+    payloads = {with_payload(composition, entry).record.value for entry in entries}
     assert payloads >= {value or None for value in noise} - {None, b""}
 
 

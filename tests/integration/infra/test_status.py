@@ -11,6 +11,7 @@ import pytest
 
 from domain.commands import FreezeWallet
 from domain.errors import CommandRefused
+from domain.log import NewRecord
 from infra.command_sender import send
 from infra.composition import NotReady
 from infra.doctor import examine
@@ -48,6 +49,10 @@ def test_a_worker_is_behind_until_its_position_is_the_head(log: OwnLog) -> None:
     log.stack.wait_ready(["command-handler"])
     found = worker(log, "command-handler")
     assert (found.is_caught_up, found.lag) == (False, 1)
+    (part,) = found.partitions
+    assert (part.topic, part.partition, part.position, part.head, part.lag) == ("commands", 0, 0, 1, 1)
+    assert found.lag_s == part.lag_s and part.lag_s is not None and 0.4 < part.lag_s < 120, "the age of the command that nobody took"
+    assert found.as_json()["partitions"][0]["is_caught_up"] is False
     assert not report(log).is_caught_up
     log.stack.start_worker("command-handler", [sys.executable, "-m", "infra.cli", "run", "command-handler"])
     deadline = time.monotonic() + 60
@@ -55,6 +60,19 @@ def test_a_worker_is_behind_until_its_position_is_the_head(log: OwnLog) -> None:
         time.sleep(0.5)
     assert found.is_caught_up and found.lag == 0 and found.position == found.head
     assert found.is_running and found.pid
+    assert [part.lag_s for part in found.partitions] == [0.0] and found.eta_s is None
+
+
+def test_lag_in_seconds_is_the_age_of_the_oldest_record_that_is_not_included(log: OwnLog) -> None:
+    composition = log.fresh()
+    composition.producer.append([NewRecord("embedding-events", b"k", b"1")])
+    (tp,) = [tp for tp, end in log.ends(["embedding-events"]).items() if end]
+    first = composition.log.appended_at({tp: 0}, {tp: 1})[tp]
+    time.sleep(1.1)
+    composition.producer.append([NewRecord("embedding-events", b"k", b"2")])
+    assert composition.log.appended_at({tp: 0}, {tp: 2})[tp] == first
+    assert composition.log.appended_at({tp: 1}, {tp: 2})[tp] >= first + 1000
+    assert composition.log.appended_at({}, {}) == {}
 
 
 def test_a_command_is_answered_and_a_refusal_says_why(log: OwnLog) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -9,7 +11,8 @@ import torch
 
 from graph.features import FeatureState, TransactionColumns
 from graph.neighbourhood import concatenate
-from ml.encoder import EMBEDDING_DIM, EdgeMessages, Encoder, embed, embed_in_batches
+from ml.encoder import EdgeMessages, Encoder, embed, embed_in_batches
+from ml.network import EMBEDDING_DIM
 from tests.unit.graph.streams import stream
 
 
@@ -41,3 +44,8 @@ def test_a_micro_batch_is_fast() -> None:
     start = time.process_time()
     embed(encoder, batch)
     assert time.process_time() - start < 0.5
+
+
+def test_importing_it_warns_of_nothing() -> None:
+    code = "import warnings; warnings.simplefilter('error', FutureWarning); import ml.encoder"
+    subprocess.run([sys.executable, "-c", code], check=True)

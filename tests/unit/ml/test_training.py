@@ -11,10 +11,11 @@ import pytest
 
 from graph.features import FeatureState, TransactionColumns
 from ml.datasets import KnownLabel
-from ml.encoder import EMBEDDING_DIM, embed, embed_all
+from ml.encoder import embed, embed_all
 from ml.errors import TrainingDataError
 from ml.evaluation import auroc
 from ml.head import N_FEATURES, ROW_WIDTH
+from ml.network import EMBEDDING_DIM
 from ml.packaging import package
 from ml.rows import scoring_rows_of
 from ml.training import Cut, Labels, TrainedModel, train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Event as ThreadEvent
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from domain.log import NewRecord, Position, Record
 from projections.errors import BatchRefused, StalePosition, StoreUnavailable
 from projections.protocol import EventBatch, Rejection
 from projections.records import RecordBatch, seq_header
-from projections.work import Done
+from projections.work import Done, Step
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.contracts import TRANSACTION_EVENTS, WALLET_EVENTS
 from schema_registry.record_codec import RecordCodec
@@ -178,3 +179,35 @@ class MemoryLedger:
 def table_of(**columns: list[Any]) -> pa.Table:
     """A small table."""
     return pa.table(columns)
+
+
+class StagedListWork(ListWork):
+    """The same in two parts. Each step waits until it may `go_on` and then does what `fails` says of its number, from 0."""
+
+    def __init__(self, position: Position | None = None) -> None:
+        super().__init__(position)
+        self.go_on = ThreadEvent()
+        self.go_on.set()
+        self.prepared = 0
+        self.on_prepared: Callable[[int], None] = lambda number: None
+        self.running = 0
+        self.overlapped = False
+        self.fails: dict[int, BaseException] = {}
+
+    def process(self, batches: Sequence[RecordBatch], strays: Sequence[Rejection], before: Position, after: Position) -> Done:
+        raise AssertionError("a staged work is given to in two parts")
+
+    def prepare(self, batches: Sequence[RecordBatch]) -> Step:
+        number, self.prepared = self.prepared, self.prepared + 1
+        self.on_prepared(number)
+
+        def step(before: Position, after: Position) -> Done:
+            self.overlapped |= self.running > 0
+            self.running += 1
+            assert self.go_on.wait(10)
+            self.running -= 1
+            if number in self.fails:
+                raise self.fails[number]
+            return super(StagedListWork, self).process(batches, (), before, after)
+
+        return step

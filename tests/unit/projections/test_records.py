@@ -45,6 +45,14 @@ def test_a_seq_is_eight_bytes_in_its_header_or_there_is_none(headers: tuple[tupl
     assert batch.seqs().tolist() == [seq]
 
 
+def test_seqs_are_the_same_whatever_stands_beside_them_in_the_batch() -> None:
+    odd: list[tuple[tuple[str, bytes | None], ...]] = [(), (("other", b"x"), seq_header(7)), (("seq", None),), (("seq", b"123456789"),)]
+    plain = [Record(T, 0, i, 0, None, b"", (seq_header(i * 2**33),)) for i in range(5)]
+    assert batch_of(*plain).seqs().tolist() == [i * 2**33 for i in range(5)]
+    for headers, seq in zip(odd, [NO_SEQ, 7, NO_SEQ, NO_SEQ], strict=True):
+        assert batch_of(*plain, Record(T, 0, 5, 0, None, b"", headers)).seqs().tolist() == [*(i * 2**33 for i in range(5)), seq]
+
+
 def test_headers_that_the_client_leaves_out_are_none() -> None:
     batch = RecordBatch(T, np.zeros(1, np.int32), np.zeros(1, np.int64), np.zeros(1, np.int64), [None], [b""], [None])
     assert batch.seqs().tolist() == [NO_SEQ]

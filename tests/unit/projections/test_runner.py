@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from itertools import count
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 
+from domain.errors import LogError
 from projections import runner as runner_module
 from projections.errors import StalePosition
 from projections.runner import Flushed, FlushPolicy, Runner, SeqGap
-from tests.unit.projections.fakes import FakeSource, ListWork, T, W, batch_of, offsets_of, record
+from tests.unit.projections.fakes import FakeSource, ListWork, StagedListWork, T, W, batch_of, offsets_of, record
 
 NEVER = FlushPolicy(max_records=1_000_000, max_age_s=1e9)
 AT_ONCE = FlushPolicy(max_records=1_000_000, max_age_s=0.0)
@@ -106,6 +107,110 @@ def test_an_error_of_the_work_ends_the_loop_and_closes_the_source() -> None:
     with pytest.raises(StalePosition):
         Runner(source, Stale(), AT_ONCE).run(Event())
     assert source.is_closed
+
+
+# In two parts: the next flush is made ready while one is completed.
+
+
+def test_the_next_flush_is_made_ready_while_one_is_completed_and_waits_for_its_turn() -> None:
+    work = StagedListWork()
+    work.go_on.clear()
+    completed: list[int] = []
+
+    def second_is_ready(number: int) -> None:
+        if number == 1:
+            completed.append(len(work.calls))
+            work.go_on.set()
+
+    work.on_prepared = second_is_ready
+    source = FakeSource([batch_of(record(0))], [batch_of(record(1))], [batch_of(record(2))])
+    told = run(source, work, FlushPolicy(max_records=1))
+    assert completed == [0]
+    assert not work.overlapped
+    assert [(offsets_of(b), before, after) for b, _, before, after in work.calls] == [
+        ([(0, 0)], {}, {(T, 0): 1}),
+        ([(0, 1)], {(T, 0): 1}, {(T, 0): 2}),
+        ([(0, 2)], {(T, 0): 2}, {(T, 0): 3}),
+    ]
+    assert [one.after for one in told] == [{(T, 0): 1}, {(T, 0): 2}, {(T, 0): 3}]
+
+
+def test_behind_a_slow_store_flushes_grow_instead_of_queueing() -> None:
+    work = StagedListWork()
+    work.go_on.clear()
+    source = FakeSource(*([batch_of(record(i))] for i in range(6)))
+    source.steps.append(work.go_on.set)
+    run(source, work, AT_ONCE)
+    assert [offsets_of(b) for b, *_ in work.calls] == [[(0, 0)], [(0, i) for i in range(1, 6)]]
+
+
+def test_after_a_step_that_failed_nothing_is_applied_and_its_error_ends_the_loop() -> None:
+    work = StagedListWork()
+    work.fails = {1: StalePosition("another worker has written")}
+    source = FakeSource(*([batch_of(record(i))] for i in range(9)))
+    with pytest.raises(StalePosition):
+        Runner(source, work, FlushPolicy(max_records=1)).run(Event())
+    assert [after for *_, after in work.calls] == [{(T, 0): 1}]
+    assert source.is_closed
+
+
+def test_a_failure_while_nothing_else_comes_is_heard_of_too() -> None:
+    work = StagedListWork()
+    work.fails = {0: StalePosition("another worker has written")}
+    source = FakeSource([batch_of(record(0))])
+    with pytest.raises(StalePosition):
+        Runner(source, work, AT_ONCE).run(Event())
+
+
+@pytest.mark.parametrize("is_over_at", [{(T, 0): 4}, None], ids=["reached", "stopped"])
+def test_a_staged_work_has_stored_all_that_was_polled_when_the_loop_ends(is_over_at: dict[tuple[str, int], int] | None) -> None:
+    work = StagedListWork()
+    source = FakeSource(*([batch_of(record(i))] for i in range(4)))
+    told = run(source, work, FlushPolicy(max_records=3, max_age_s=1e9), is_over_at)
+    assert work.position == {(T, 0): 4}
+    assert told[-1].after == {(T, 0): 4}
+
+
+def test_before_partitions_are_given_up_a_staged_work_has_stored_what_was_polled() -> None:
+    work = StagedListWork()
+    source = FakeSource([batch_of(record(0))], [batch_of(record(1))])
+    seen: list[dict[tuple[str, int], int]] = []
+
+    def revoked() -> None:
+        source.revoke()
+        seen.append(dict(work.position))
+
+    source.steps.append(revoked)
+    run(source, work, FlushPolicy(max_records=1))
+    assert seen == [{(T, 0): 2}]
+
+
+def test_partitions_that_come_in_are_read_from_the_store_after_the_step_that_runs() -> None:
+    work = StagedListWork()
+    work.go_on.clear()
+    source = FakeSource([batch_of(record(0))])
+
+    def reassigned() -> None:
+        Timer(0.05, work.go_on.set).start()
+        assert source.assign() == {(T, 0): 1}
+
+    source.steps.append(reassigned)
+    run(source, work, AT_ONCE)
+
+
+def test_an_error_of_the_log_waits_for_the_step_that_runs() -> None:
+    work = StagedListWork()
+    work.go_on.clear()
+    source = FakeSource([batch_of(record(0))])
+
+    def broken() -> None:
+        Timer(0.05, work.go_on.set).start()
+        raise LogError("the log cannot be read")
+
+    source.steps.append(broken)
+    with pytest.raises(LogError):
+        Runner(source, work, AT_ONCE).run(Event())
+    assert (work.position, work.running) == ({(T, 0): 1}, 0)
 
 
 # In order of seq.

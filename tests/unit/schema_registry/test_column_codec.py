@@ -56,6 +56,17 @@ def test_random_bytes_are_a_record_or_a_failure_in_both(noise: list[Any]) -> Non
     assert by_column(COLUMNS, values) == [by_record(value) for value in values]
 
 
+@pytest.mark.parametrize(("name", "rest"), [("RecordQuarantined", 11), ("QuarantineReplayed", 4)], ids=["by-record", "by-column"])
+def test_an_int_of_more_than_32_bits_is_a_failure_in_both(name: str, rest: int) -> None:
+    fitting, beyond = b"\xfe\xff\xff\xff\x0f", b"\x80\x80\x80\x80\x10"  # 2^31 - 1 and 2^31
+    values: list[bytes | None] = [frame(CATALOG.latest_id(name), b"\0\0" + number + bytes(rest)) for number in (fitting, beyond)]
+    found = by_column(COLUMNS, values)
+    assert found == [by_record(value) for value in values]
+    assert isinstance(found[0], dict)
+    assert found[0]["partition"] == (1 << 31) - 1
+    assert found[1] == "undecodable"
+
+
 def test_a_malformed_record_beside_text_beyond_ascii_is_one_failure() -> None:
     good = RECORDS.encode_event(transaction(asset="€"))
     decoded = COLUMNS.decode([TX[:5] + b"\xff" * 10, good, TX[:6] + b"\xff" + TX[7:]])

@@ -85,7 +85,7 @@ def test_a_catalogue_knows_its_ids_both_ways() -> None:
     catalog = SchemaCatalog.numbered()
     for name in contracts():
         assert catalog.version(catalog.latest_id(name)).contract.name == name
-        assert catalog.ids_of(name) == {catalog.latest_id(name)}
+        assert len(catalog.ids_of(name)) == len(contracts()[name].schemas) and max(catalog.ids_of(name)) == catalog.latest_id(name)
     with pytest.raises(UndecodableRecord, match=r"one of .* known contracts, found 0"):
         catalog.version(0)
 

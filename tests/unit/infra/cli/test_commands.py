@@ -12,7 +12,7 @@ import pytest
 from infra.cli import exits
 from infra.cli.app import run
 from infra.cli.case_commands import case_of
-from infra.cli.stack_commands import show_status
+from infra.cli.status_view import show_status
 from infra.status import ServerReport, StackReport, WorkerReport
 from schema_registry.contracts import contracts
 
@@ -140,7 +140,7 @@ def test_a_case_is_found_by_its_beginning() -> None:
 def test_caught_up_is_said_of_a_position_equal_to_the_head_alone(capsys: pytest.CaptureFixture[str]) -> None:
     tp = ("transaction-events", 0)
     server = ServerReport("kafka", "ready", True, 1, 0, "127.0.0.1:1", None)
-    behind = WorkerReport("graph", "ready", 2, 0, {tp: 5}, {tp: 9}, 4, False, records_per_s=2.0)
+    behind = WorkerReport("graph", "ready", 2, 0, {tp: 5}, {tp: 9}, 4, False, records_per_s=2.0, eta_s=2.0)
     show_status(StackReport("demo", "/x", True, [server], [behind]))
     shown = capsys.readouterr().out
     assert "behind, about 2 s left" in shown and "caught up" not in shown

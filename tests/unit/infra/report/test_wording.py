@@ -100,6 +100,13 @@ def test_a_missed_latency_target_is_said_so():
     assert ": not met." in wording.on_latency(latency.model_copy(update={"p99": 151.0}))
 
 
+def test_a_latency_taken_beside_every_worker_is_said_so():
+    latency = samples.full().latency_ms
+    assert latency is not None
+    assert "ran beside" not in wording.on_latency(latency)
+    assert "Every other worker ran beside" in wording.on_latency(latency.model_copy(update={"is_apart": False}))
+
+
 def test_control_characters_are_written_out_and_long_text_is_cut():
     assert wording.visible("a\x1b[2J\nb\u202e") == "a\\x1b[2J\\nb\\u202e"
     assert len(wording.visible("x" * 10_000_000)) == wording.TEXT_LIMIT
