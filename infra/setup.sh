@@ -37,16 +37,19 @@ missing=()
 [[ -n "$python" ]] || missing+=("python3 (3.11 or newer)")
 [[ -z "$python" ]] || "$python" -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
 [[ ${#missing[@]} -eq 0 ]] || stop "missing: ${missing[*]}. On Debian: apt-get install -y python3 python3-venv"
-if ! command -v mvn > /dev/null; then
-    readonly install_maven="apt-get install -y --no-install-recommends maven"
+system_packages=()
+command -v mvn > /dev/null || system_packages+=(maven) # fetches the servers (Kafka, Neo4j, ...)
+"$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2> /dev/null || system_packages+=(libgomp1) # LightGBM's wheel comes without it
+if [[ ${#system_packages[@]} -gt 0 ]]; then
+    readonly install_packages="apt-get install -y --no-install-recommends ${system_packages[*]}"
     if [[ $EUID -eq 0 ]] && command -v apt-get > /dev/null; then
-        say "Maven is missing and fetches the servers (Kafka, Neo4j, ...); installing it: $install_maven"
+        say "Missing on this system: ${system_packages[*]}; installing: $install_packages"
         log="$(mktemp)"
-        { apt-get update && DEBIAN_FRONTEND=noninteractive $install_maven; } > "$log" 2>&1 \
-            || { tail -5 "$log" >&2; stop "Maven could not be installed; see $log"; }
+        { apt-get update && DEBIAN_FRONTEND=noninteractive $install_packages; } > "$log" 2>&1 \
+            || { tail -5 "$log" >&2; stop "${system_packages[*]} could not be installed; see $log"; }
         rm -f "$log"
     else
-        stop "Maven is missing. Run this, then again: sudo sh -c 'apt-get update && $install_maven'"
+        stop "missing on this system: ${system_packages[*]}. Run this, then again: sudo sh -c 'apt-get update && $install_packages'"
     fi
 fi
 

@@ -86,8 +86,9 @@ def _binaries() -> Path:
 def _as_unprivileged() -> list[str]:
     """Return the command that drops root, empty for everyone else.
 
-    The process keeps one capability, to reach its own files below folders that are root's alone (a clone in /root);
-    no folder's mode is changed and no user is made.
+    The process keeps one capability, to reach its own files below folders that are root's alone (a clone in /root); no
+    folder's mode is changed and no user is made. Postgres asks access(2) for its own programs, which counts the capability
+    only under the secure bit `no_setuid_fixup`.
 
     Raises:
         StackError: this is root and `setpriv` is missing.
@@ -99,7 +100,7 @@ def _as_unprivileged() -> list[str]:
         raise StackError("Postgres does not run as root and `setpriv` (package util-linux) is missing: install it")
     user = pwd.getpwnam(_UNPRIVILEGED)
     drop = [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    keeping = [*drop, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    keeping = [*drop, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     # A container may not own the capability; Postgres then runs where its folders can be reached by everyone.
     return keeping if subprocess.run([*keeping, "true"], capture_output=True).returncode == 0 else drop
 

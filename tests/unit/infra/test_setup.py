@@ -47,14 +47,21 @@ def test_a_missing_maven_that_cannot_be_installed_stops_before_anything_else(clo
     assert not (clone / ".venv").exists()
 
 
+def test_all_that_the_system_lacks_is_named_in_one_command(clone: Path) -> None:
+    stand_in(clone, "python3", '[[ "$2" != *libgomp* ]]')
+    done = run(clone, "infra/setup.sh")
+    assert done.returncode == 1
+    assert "apt-get install -y --no-install-recommends maven libgomp1" in done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root installs a system package")
 def test_root_installs_maven_after_saying_so(clone: Path) -> None:
     stand_in(clone, "apt-get", f'echo "$*" >> {clone / "calls"}; [[ $1 == update ]]')
     done = run(clone, "infra/setup.sh")
     assert (clone / "calls").read_text().splitlines() == ["update", "install -y --no-install-recommends maven"]
-    assert "installing it: apt-get install" in done.stdout
+    assert "installing: apt-get install" in done.stdout
     assert done.returncode == 1
-    assert "Maven could not be installed" in done.stderr
+    assert "maven could not be installed" in done.stderr
     assert not (clone / ".venv").exists()
 
 
