@@ -18,7 +18,7 @@ from projections.archive_reading import ArchiveReader
 from projections.key_order import KeyOrder
 from projections.runner import FlushPolicy, Source
 from projections.work import LedgerWork, RawWork, SinkWork, TransactionWork, Transformer, Work
-from schema_registry.contracts import TRANSACTION_EVENTS
+from schema_registry.contracts import SCORE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 if TYPE_CHECKING:
@@ -207,6 +207,7 @@ class Composition:
 
     def _scorer(self) -> Worker:
         from infra.endpoint import SageMakerEndpoint
+        from infra.restatements import outdated, restate_features
         from ml.packaging import load_serving_encoder
         from ml.scorer import Scorer
 
@@ -214,11 +215,15 @@ class Composition:
         if deployed is None:
             raise NotReady(NO_MODEL)
         encoder, card = load_serving_encoder(self.package(deployed.package_uri), deployed.package_sha256)
+        # Fence the older scorer first: from where it got to on, the features are ours to restate.
+        log = self._transactions(Scorer)
+        first = self.log.first_scored_seq()
+        reached = max(first, self.log.next_seq(SCORE_EVENTS))
+        left_out = restate_features(self.log, self.clients, self.producer, reached)
         scorer = Scorer(
-            self.clients.catalog, SageMakerEndpoint(self.settings), encoder, deployed.model_version, self.log.first_scored_seq(),
-            bool(card["scores_transactions"]),
+            self.clients.catalog, SageMakerEndpoint(self.settings), encoder, deployed.model_version, first,
+            bool(card["scores_transactions"]), left_out, outdated(self.log, left_out, lambda: scorer.next_seq()),
         )  # fmt: skip
-        log = self._transactions(scorer)
         position = scorer.restore(self.log.read, log.load_position())
         if not log.load_position() and position:
             log.commit((), (), position)  # so that the runner begins where the model does
@@ -261,7 +266,7 @@ class Composition:
             raise NotReady(f"the model package {uri} is gone; run `tidemark train`") from None
         return body
 
-    def _transactions(self, transformer: Transformer) -> KafkaTransactions:
+    def _transactions(self, transformer: Transformer | type[Transformer]) -> KafkaTransactions:
         name = f"tidemark-{transformer.name}"
         return KafkaTransactions(self.clients.kafka, name, name, transformer.topics, self.clients.admin)
 

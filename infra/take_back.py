@@ -20,7 +20,7 @@ from infra.composition import Composition
 from infra.read_your_write import token_now
 from projections.records import NO_SEQ
 from schema_registry.column_codec import ColumnCodec
-from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS, WALLET_EVENTS
+from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 SEND_ROWS = 20_000
@@ -70,7 +70,9 @@ def void_run(
         NothingToVoid: the log has no transaction of that run.
         LogError: Kafka does not answer.
     """
-    voided = voids(composition)
+    voided: dict[str, int] = {}
+    for tx_id, seq in composition.log.voids():
+        voided[tx_id] = max(seq, voided.get(tx_id, NO_SEQ))
     codec = RecordCodec(composition.clients.catalog)
     recorded = sent = 0
     for tx_ids, seqs in _transactions_of(composition, ingest_id, progress):
@@ -88,18 +90,6 @@ def void_run(
         )
     composition.producer.flush()
     return VoidResult(ingest_id, recorded, recorded - sent, sent, str(token_now(composition)))
-
-
-def voids(composition: Composition) -> dict[str, int]:
-    """The seq after which each voided tx_id was taken back last."""
-    found: dict[str, int] = {}
-    codec = ColumnCodec(composition.clients.catalog, {"TransactionVoided": ("tx_id",)})
-    for batch in composition.log.read([WALLET_EVENTS], {}):
-        decoded = codec.decode(batch.values).tables.get("TransactionVoided")
-        if decoded is not None:
-            for tx_id, seq in zip(decoded.table["tx_id"].to_pylist(), batch.seqs()[decoded.indexes].tolist(), strict=True):
-                found[tx_id] = max(seq, found.get(tx_id, NO_SEQ))
-    return found
 
 
 def _transactions_of(

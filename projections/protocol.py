@@ -87,7 +87,8 @@ class Verifiable(Projection, Protocol):
     """A projection whose store can be proven equal to the log.
 
     Both methods yield (table name, Arrow table) with the same names and columns, in any order and any number of pieces. Every
-    column must cast to text without loss; equal stores give equal sets of rows. A row that belongs to one record carries its
+    column must cast to text without loss. A projection may declare `read_first`, the topics that `expected` must be given before its
+    others. Equal stores give equal sets of rows. A row that belongs to one record carries its
     `_topic`, `_partition` and `_offset`; a row folded from many (a dimension, a flow) has none and is named by its key columns.
     """
 

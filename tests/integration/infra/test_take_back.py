@@ -14,8 +14,9 @@ from domain.commands import VoidTransaction
 from domain.events import Origin
 from infra.composition import Composition
 from infra.log_setup import prepare_log
+from infra.restatements import outdated, restate_features, restatements
 from infra.stack import Stack
-from infra.take_back import NothingToVoid, void_run, voids
+from infra.take_back import NothingToVoid, void_run
 from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.test_command_handler import counts, encoded, run, send
@@ -40,6 +41,10 @@ def of_run(run_id: str, numbers: range, **changes: Any) -> list[Any]:
         transaction(tx_id=f"ethereum:{run_id[:4]}{n}:0", origin=Origin("transfers.csv", "ethereum@1", run_id, n), **changes)
         for n in numbers
     ]
+
+
+def voids(composition: Composition) -> dict[str, int]:
+    return dict(composition.log.voids())
 
 
 def amounts(composition: Composition, prefix: str) -> list[tuple[int, str, Decimal]]:
@@ -115,3 +120,29 @@ def test_a_run_that_nothing_came_of_is_said_to_be_unknown(composition: Compositi
     with pytest.raises(NothingToVoid, match="no recorded transaction has the ingest id"):
         void_run(composition, "typo", reason="unit", actor="ann")
     assert composition.log.ends([COMMANDS]) == ends
+
+
+def test_features_leave_out_the_same_whoever_asks_later(composition: Composition, folder: Path) -> None:
+    run_id = "feat-run"
+    send(composition, *encoded(composition, *of_run(run_id, range(10))))
+    run(composition, folder)
+    void_run(composition, run_id, reason="unit", actor="ann")
+    run(composition, folder)
+    log, clients, producer = composition.log, composition.clients, composition.producer
+    too_early = log.next_seq(TRANSACTION_EVENTS)  # others may still be voided after the same seq
+    before = len(log.restated_from())
+    first = restate_features(log, clients, producer, too_early)
+    assert not any(tx_id.startswith("ethereum:feat") for tx_id in first.void_up_to)
+    is_outdated = outdated(log, first, lambda: log.next_seq(TRANSACTION_EVENTS))
+    assert not is_outdated()
+    send(composition, *encoded(composition, *of_run("feat-later", range(10, 13))))
+    send(composition, *encoded(composition, VoidTransaction("ethereum:feat10:0", None, "late", None, "ann", AT)))
+    run(composition, folder)
+    assert is_outdated()
+    from_seq = log.next_seq(TRANSACTION_EVENTS)
+    found = restate_features(log, clients, producer, from_seq)
+    assert {tx_id for tx_id in found.void_up_to if tx_id.startswith("ethereum:feat")} == {f"ethereum:feat{n}:0" for n in range(10)}
+    assert restate_features(log, clients, producer, from_seq) == found
+    assert restatements(log, from_seq)[-1] == found
+    assert log.restated_from()[-1] == from_seq
+    assert len(log.restated_from()) - before in (1, 2)  # the first call may have found voids of the tests before
