@@ -16,7 +16,7 @@ from infra.kafka import read_batches
 
 SAMPLE = 200  # records a partition from which the size of those in Kafka is taken
 # Records a second on two shared cores, as `tidemark bench` measured them; only used until a first rebuild has given this machine's own.
-BENCH_RATES = {"archive": 106_000.0, "warehouse": 24_500.0, "graph": 4_100.0}
+BENCH_RATES = {"archive": 106_000.0, "warehouse": 24_500.0, "graph": 6_600.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,5 +197,5 @@ def test_a_full_disk_is_said_while_history_is_kept(tmp_path: Path, monkeypatch: 
     log = SmallLog()
     log.send("test:a", "test:b")
     monkeypatch.setattr("projections.wallet_graph_import.keep", full)
-    with pytest.raises(StoreUnavailable, match="cannot be kept in .*No space left on device"):
+    with pytest.raises(StoreUnavailable, match=r"cannot be kept in .*No space left on device"):
         history_of(log, tmp_path / "events")
