@@ -75,7 +75,8 @@ def stop(state: StackState) -> None:
 
 
 def _command(sheets: Sequence[Sheet], report: Path) -> list[str]:
-    options = ["--overwrite-destination=true", "--bad-tolerance=0", "--strict=true", f"--max-off-heap-memory={OFF_HEAP}"]
+    # Verbose, else the tool keeps to itself which row it refused.
+    options = ["--verbose", "--overwrite-destination=true", "--bad-tolerance=0", "--strict=true", f"--max-off-heap-memory={OFF_HEAP}"]
     options += [f"--read-buffer-size={READ_BUFFER}", f"--report-file={report}"]
     multiline = ",".join(str(sheet.path) for sheet in sheets if sheet.is_multiline)
     if multiline:
