@@ -115,9 +115,12 @@ def rebuild(
         if notes.kind == "rollback" and notes.stage in ("building", "swapping"):
             raise RebuildRefused(f"a rollback of {name} was interrupted: run `tidemark rebuild {name} --rollback`, which ends it")
         is_flipped = notes.stage == "swapping" and notes.generation == live
-        job.result.was_resumed = notes.stage in ("building", "verified", "swapping") and (notes.replaced == live or is_flipped)
+        is_underway = notes.stage in ("importing", "building", "verified", "swapping")
+        job.result.was_resumed = is_underway and (notes.replaced == live or is_flipped)
         if not job.result.was_resumed:
             job.begin("rebuild", live + 1, live)
+        if notes.stage == "importing":
+            job.fill()
         if notes.stage == "building" or (notes.stage == "verified" and not swaps):
             job.build()
         if swaps:
@@ -164,7 +167,7 @@ def rollback(
                 raise RebuildRefused(f"{name} was never swapped: there is no generation to return to")
             if not job.target.exists(last[1]):
                 raise RebuildRefused(f"generation {last[1]} of {name} is gone: rebuild it")
-            if notes.kind == "rebuild" and notes.stage in ("building", "verified") and notes.generation != last[1]:
+            if notes.kind == "rebuild" and notes.stage in ("importing", "building", "verified") and notes.generation != last[1]:
                 job.target.discard(notes.generation)  # it would stand on the generation that is left
             job.begin("rollback", last[1], live)
         job.swap()
@@ -183,8 +186,8 @@ def plan_of(composition: Composition, stack: Stack, name: str) -> Estimate:
     live = target.live()
     topics = _topics(composition, name)
     plan = composition.log.history.plan(topics, {}, prefers_archive=name != "archive")
-    generation = notes.generation if notes.stage in ("building", "verified") and notes.replaced == live else live + 1
-    return estimate(composition, name, plan, topics, (generation, live), target.rows(), folder)
+    generation = notes.generation if notes.stage in ("importing", "building", "verified") and notes.replaced == live else live + 1
+    return estimate(composition, name, plan, topics, (generation, live), target.rows(), folder, target.how)
 
 
 class _Job:
@@ -210,6 +213,16 @@ class _Job:
             # The note first: killed between the two, the same generation is discarded again.
             self.notes.write("refused")
             self.target.discard(generation)
+        self.notes.write("importing" if kind == "rebuild" and self.target.is_filled_at_once else "building")
+
+    def fill(self) -> None:
+        """Fill the new generation at once with all that the log holds now. What a killed run left half done is thrown away."""
+        began = time.monotonic()
+        self.aside.forget()
+        self.target.discard(self.notes.generation)
+        with self.target.filling(self.notes.generation, self.progress) as store:
+            self._catch_up(store, self.composition.log.ends(store.topics), stage="read")
+        keep_rate(self.folder, self.name, self.result.records, time.monotonic() - began)
         self.notes.write("building")
 
     def build(self) -> None:
@@ -275,13 +288,15 @@ class _Job:
     def _approach(self, store: Any) -> None:
         """Read until close to the head; the live worker goes on."""
         began, before = time.monotonic(), self.result.records
+        is_filled = before > 0 and self.target.is_filled_at_once  # then the rate is known already, and what is left says little
         last, failed = None, 0
         while failed < CATCH_UP_ATTEMPTS:
             self._catch_up(store, self.composition.log.ends(store.topics))
             ends, position = self.composition.log.ends(store.topics), store.load_position()
             away = sum(max(0, end - position.get(tp, 0)) for tp, end in ends.items())
             if away <= NEAR_RECORDS:
-                keep_rate(self.folder, self.name, self.result.records - before, time.monotonic() - began)
+                if not is_filled:
+                    keep_rate(self.folder, self.name, self.result.records - before, time.monotonic() - began)
                 return
             failed += last is not None and away >= last
             last = away

@@ -16,12 +16,15 @@ from infra.kafka import read_batches
 
 SAMPLE = 200  # records a partition from which the size of those in Kafka is taken
 # Records a second on two shared cores, as `tidemark bench` measured them; only used until a first rebuild has given this machine's own.
-BENCH_RATES = {"archive": 106_000.0, "warehouse": 24_500.0, "graph": 4_100.0}
+BENCH_RATES = {"archive": 106_000.0, "warehouse": 24_500.0, "graph": 6_600.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The cost of a rebuild. Records count offsets, so transaction markers are in them; bytes are as stored, `rows` as the live one has."""
+    """The cost of a rebuild. Records count offsets, so transaction markers are in them; bytes are as stored, `rows` as the live one has.
+
+    `how` says in a sentence what is done with them, where that is not plain.
+    """
 
     name: str
     generation: int
@@ -34,6 +37,7 @@ class Estimate:
     rows: dict[str, int]
     records_per_s: float
     is_measured: bool
+    how: str = ""
 
     @property
     def records(self) -> int:
@@ -50,7 +54,7 @@ class Estimate:
 
 
 def estimate(composition: Composition, name: str, plan: Plan, topics: Sequence[str], numbers: tuple[int, int], rows: dict[str, int],
-             folder: Path) -> Estimate:  # fmt: skip
+             folder: Path, how: str = "") -> Estimate:  # fmt: skip
     """Add up a plan.
 
     Args:
@@ -73,6 +77,7 @@ def estimate(composition: Composition, name: str, plan: Plan, topics: Sequence[s
         rows=rows,
         records_per_s=rate or BENCH_RATES[name],
         is_measured=rate is not None,
+        how=how,
     )  # fmt: skip
 
 

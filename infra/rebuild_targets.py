@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,20 @@ from domain.errors import InvalidValue
 from domain.log import Position
 from infra.clients import Clients
 from infra.composition import Composition
+from infra.graph_import import imported_graph
 from infra.settings import Neo4jSettings
-from infra.stack import Stack, StackError
+from infra.stack import Stack, StackError, neo4j_import
 from infra.stack import neo4j as neo4j_part
+from infra.stack.state import StackState
 from projections.archive import ARCHIVED_TOPICS
 from projections.fingerprint import Fingerprint, fingerprints
 from projections.verify import raw_table
 from projections.wallet_graph import PROJECTION as GRAPH
 from projections.wallet_graph import WalletGraphProjection
 from schema_registry.contracts import TRANSACTION_EVENTS
+
+Told = Callable[[str, int, int], None]
+"""Told the stage, how much of it is done, and how much there is."""
 
 NAMES = ("archive", "curated", "warehouse", "graph")
 STAGING = "staging-graph"
@@ -49,6 +54,20 @@ class Target(ABC):
     @contextmanager
     def building(self, generation: int) -> Iterator[Any]:
         """The store of a generation that is not live, ready to be written to and read back; the live one goes on meanwhile."""
+
+    how = ""
+    """What a rebuild does, in a sentence, where that is not plain."""
+    is_filled_at_once = False
+    """Whether a new generation begins with `filling`, from files, and goes on from there."""
+
+    @contextmanager
+    def filling(self, generation: int, progress: Told) -> Iterator[Any]:
+        """Where to put all that the new generation begins with; it is there when the block has ended without an error.
+
+        Killed or failed, nothing of it counts: `discard`, and begin anew.
+        """
+        raise AssertionError("this read model is filled by its own store alone")
+        yield
 
     @abstractmethod
     def stands_at(self) -> Position:
@@ -235,12 +254,17 @@ class WarehouseTarget(Target):
 
 
 class GraphTarget(Target):
-    """Each generation is a data folder of the local server; the next one is filled by a second server, then the first takes it over.
+    """Each generation is a data folder of the local server; the next is imported offline, caught up by a second server, then taken over.
 
     Readers wait about 15 s while the server restarts on the new folder. Community serves one database, so there is no other way.
     """
 
     projection = GRAPH
+    is_filled_at_once = True
+    how = (
+        "lays the history out in files, imports them offline into a new data folder, catches up by a second Neo4j (about 1 GB of"
+        " memory), then the first one restarts on that folder: readers wait for that"
+    )
 
     def __init__(self, composition: Composition, stack: Stack) -> None:
         if "neo4j" not in stack.local_parts():
@@ -256,6 +280,7 @@ class GraphTarget(Target):
         return neo4j_part.current_generation(self._stack.state)
 
     def discard(self, generation: int) -> None:
+        neo4j_import.stop(self._staging.state)
         self._staging.down()
         shutil.rmtree(self._staging.state.folder, ignore_errors=True)
         if generation != self.live():
@@ -266,15 +291,12 @@ class GraphTarget(Target):
 
     @contextmanager
     def building(self, generation: int) -> Iterator[Any]:
-        state = self._staging.state
-        state.create()
+        state = self._prepared()
         place, built = self._place(generation), neo4j_part.generation_folder(state, 1)
         if generation != self.live() and place.is_dir() and not built.is_dir():
             # One that was live before, or that stood ready when a swap was killed: the second server works on it.
             built.parent.mkdir(parents=True, exist_ok=True)
             place.rename(built)
-        # The user and password stand in the data that the first server takes over: they must be its own.
-        state.write("secrets.json", {"neo4j": self._stack.state.secret("neo4j")})
         self._staging.up(["neo4j"], is_tethered=True)
         settings = self._composition.settings.model_copy(update={"neo4j": self._staging.settings().neo4j})
         driver = Clients(settings).neo4j
@@ -326,6 +348,19 @@ class GraphTarget(Target):
 
     def describe(self, generation: int) -> str:
         return str(self._place(generation))
+
+    @contextmanager
+    def filling(self, generation: int, progress: Told) -> Iterator[Any]:
+        state = self._prepared()
+        with imported_graph(state, state.folder / "import", self._stack.state.log("graph-import"), progress) as history:
+            yield history
+
+    def _prepared(self) -> StackState:
+        state = self._staging.state
+        state.create()
+        # The user and password stand in the data that the first server takes over: they must be its own.
+        state.write("secrets.json", {"neo4j": self._stack.state.secret("neo4j")})
+        return state
 
     def _place(self, generation: int) -> Path:
         return neo4j_part.generation_folder(self._stack.state, generation)

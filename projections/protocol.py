@@ -49,7 +49,8 @@ class Projection(Protocol):
     dies, neither is. A second copy cannot write: the checkpoint moves by compare-and-set on `before`.
 
     A projection may declare `key_ordered`, the topics whose records of one key it must take in order: while one of a key stands in
-    quarantine, the later ones are set aside too, and a replay keeps their order.
+    quarantine, the later ones are set aside too, and a replay keeps their order. One whose store may refuse a transaction for a moment
+    (a deadlock) writes it again within a bound and counts that in `retries`: nobody else sees it.
     """
 
     name: str

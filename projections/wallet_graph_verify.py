@@ -167,7 +167,8 @@ def expect(batches: Iterator[EventBatch], excluded: Excluded) -> Iterator[tuple[
             folds["wallets"].add(rows_of.wallets_of(transactions))
             live = rows_of.standing(transactions)
             yield "sent", _canonical("sent", rows_of.sent(live))
-            yield "voided", _canonical("voided", rows_of.voided(transactions))
+            if live.height < transactions.height:
+                yield "voided", _canonical("voided", rows_of.voided(transactions))
             folds["flows"].add(rows_of.flows(live))
         scored = rows_of.frame(batch, "TransactionScored")
         if scored is not None:

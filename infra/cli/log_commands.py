@@ -90,10 +90,14 @@ class Rebuildable(StrEnum):
 
 
 STAGES = {
-    "build": "read the log, archive first",
+    "read": "read the log, archive first",
+    "sheets": "lay out nodes and relationships",
+    "import": "import them into a store that no server has opened",
+    "build": "catch up by the log",
     "verify": "prove it equal to the log",
     "swap": "swap it in",
 }
+COUNTED = {"read": "records", "build": "records", "sheets": "rows"}
 
 
 @command(
@@ -139,7 +143,7 @@ def rebuild(
             if stage not in told:
                 told.add(stage)
                 output.say(f"{name.value}: {STAGES[stage]}")
-            if stage == "build":
+            if stage in COUNTED:
                 track.update(done, total, what=STAGES[stage], lag=total - done)
             else:
                 track.say(STAGES[stage])
@@ -191,6 +195,8 @@ def show_estimate(found: Estimate, json: bool, say: Callable[[str], None] = outp
         f" {output.count(found.archive_records)} from the archive ({output.count(found.archive_objects)} objects,"
         f" {output.size(found.archive_bytes)}), {output.count(found.kafka_records)} from Kafka (about {output.size(found.kafka_bytes)})"
     )
+    if found.how:
+        say(f"       [dim]{output.safe(found.how)}[/]")
     rows = ", ".join(f"{output.safe(name)} {output.count(n)}" for name, n in found.rows.items())
     say(f"       [dim]writes about: {rows or 'nothing is known of the live one'}[/]")
     origin = "the rate of the last rebuild here" if found.is_measured else "the rate of a bench on two cores"
