@@ -14,6 +14,7 @@ from domain.errors import InvalidValue
 from domain.log import Position
 from infra.clients import Clients
 from infra.composition import Composition
+from infra.read_models import read_model
 from infra.settings import Neo4jSettings
 from infra.stack import Stack, StackError
 from infra.stack import neo4j as neo4j_part
@@ -24,7 +25,6 @@ from projections.wallet_graph import PROJECTION as GRAPH
 from projections.wallet_graph import WalletGraphProjection
 from schema_registry.contracts import TRANSACTION_EVENTS
 
-NAMES = ("archive", "curated", "warehouse", "graph")
 STAGING = "staging-graph"
 
 
@@ -174,19 +174,16 @@ class CuratedTarget(Target):
         return f"Iceberg table tidemark.transactions_g{generation}"
 
 
-class WarehouseTarget(Target):
-    """Each generation is a schema; `GenerationSwapped` says which one is live, the views of `warehouse` show it."""
+class TablesTarget(Target):
+    """In Postgres: each generation is a schema. `GenerationSwapped` says which one is live, views show it."""
 
-    projection = "warehouse"
-
-    def __init__(self, composition: Composition) -> None:
-        from projections.warehouse import WarehouseGenerations
-
-        self._composition = composition
-        self._generations = WarehouseGenerations(composition.warehouse_dsn)
+    def __init__(self, composition: Composition, name: str) -> None:
+        self._composition, self._name = composition, name
+        self.projection = read_model(name).set_aside_as
+        self._generations = composition.schemas(name)
 
     def live(self) -> int:
-        return self._composition.log.generations().get("warehouse", 1)
+        return self._composition.log.generations().get(self._name, 1)
 
     def discard(self, generation: int) -> None:
         self._generations.drop(generation)
@@ -196,33 +193,27 @@ class WarehouseTarget(Target):
 
     @contextmanager
     def building(self, generation: int) -> Iterator[Any]:
-        warehouse = self._composition.warehouse(generation)
-        warehouse.load_position()
-        try:
-            yield warehouse
-        finally:
-            warehouse.close()
+        with closing(self._composition.store(self._name, generation)) as store:
+            store.load_position()
+            yield store
 
     def stands_at(self) -> Position:
         live = self.live()
         if not self.exists(live):
             return {}
-        warehouse = self._composition.warehouse(live)
-        try:
-            position: Position = warehouse.load_position()
-        finally:
-            warehouse.close()
+        with closing(self._composition.store(self._name, live)) as store:
+            position: Position = store.load_position()
         return position
 
     def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
-        from projections.warehouse.snapshot import snapshot
-
-        return snapshot(self._composition.warehouse_dsn, self.live())
+        with closing(self._composition.store(self._name, self.live())) as store:
+            found: tuple[Position, dict[str, Fingerprint]] = store.snapshot()
+        return found
 
     def rows(self) -> dict[str, int]:
-        from projections.warehouse.snapshot import stored_counts
-
-        return stored_counts(self._composition.warehouse_dsn, self.live())
+        with closing(self._composition.store(self._name, self.live())) as store:
+            counts: dict[str, int] = store.stored_counts()
+        return counts
 
     def after_event(self, generation: int) -> float:
         # Dying before this line costs nothing: the worker publishes the live generation when it starts.
@@ -231,7 +222,7 @@ class WarehouseTarget(Target):
         return time.monotonic() - started
 
     def describe(self, generation: int) -> str:
-        return f"schema warehouse_g{generation}"
+        return f"schema {self._composition.store(self._name, generation).schema}"
 
 
 class GraphTarget(Target):
@@ -332,17 +323,16 @@ class GraphTarget(Target):
 
 
 def target_of(name: str, composition: Composition, stack: Stack) -> Target:
-    """The read model of a name in `NAMES`.
+    """The read model of a name.
 
     Raises:
         InvalidValue: no such name, or a server that is the user's own.
+        BrokenProjection: an installed projection cannot be used.
     """
     if name == "archive":
         return ArchiveTarget(composition)
     if name == "curated":
         return CuratedTarget(composition)
-    if name == "warehouse":
-        return WarehouseTarget(composition)
     if name == "graph":
         return GraphTarget(composition, stack)
-    raise InvalidValue("name", f"expected one of {', '.join(NAMES)}, found {name[:40]!r}")
+    return TablesTarget(composition, name)

@@ -196,15 +196,20 @@ def doctor(json: Json = False) -> int:
 
 @command("run", panel=START, examples=["tidemark run command-handler", "tidemark run warehouse"])
 def run(
-    name: Annotated[str, typer.Argument(help="command-handler, archive, curated, warehouse, graph, scorer, alerts or notifier.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="command-handler, archive, curated, warehouse, graph, scorer, alerts, notifier, or an installed projection."),
+    ],
 ) -> int:
     """Run one worker in this process until Ctrl-C or SIGTERM: what the stack, systemd or a container starts."""
     from infra.composition import WORKERS
     from infra.logs import configure
+    from infra.read_models import added
     from infra.worker import run_worker
 
-    if name not in WORKERS:
-        raise typer.BadParameter(f"expected one of {', '.join(WORKERS)}, found {name!r}", param_hint="NAME")
+    known = (*WORKERS, *added())
+    if name not in known:
+        raise typer.BadParameter(f"expected one of {', '.join(known)}, found {name!r}", param_hint="NAME")
     context = Context()
     configure("debug" if chosen.is_debug else context.given.log_level)
     return run_worker(context.settings, name)
