@@ -335,7 +335,7 @@ class _Job:
         )  # fmt: skip
         proof = verifier.archive(store) if self.name == "archive" else verifier.projection(store)
         if live is None:
-            self.result.compared = "the live generation stands behind or moved all the time, so it was not compared"
+            self.result.compared = "the live generation has other columns, stands behind or moved all the time, so it was not compared"
         elif proof.is_ok:
             rows = ((b.topic, raw_table(b)) for b in store.read()) if self.name == "archive" else store.read_back()
             self.result.differences = _differences(live[1], fingerprints(rows))

@@ -19,6 +19,7 @@ from infra.settings import Neo4jSettings
 from infra.stack import Stack, StackError
 from infra.stack import neo4j as neo4j_part
 from projections.archive import ARCHIVED_TOPICS
+from projections.errors import ProjectionError
 from projections.fingerprint import Fingerprint, fingerprints
 from projections.verify import raw_table
 from projections.wallet_graph import PROJECTION as GRAPH
@@ -26,6 +27,7 @@ from projections.wallet_graph import WalletGraphProjection
 from schema_registry.contracts import TRANSACTION_EVENTS
 
 STAGING = "staging-graph"
+_NOT_IN_THIS_LAYOUT = frozenset({"42703", "42P01"})  # SQLSTATE: no such column, no such table
 
 
 class Target(ABC):
@@ -56,7 +58,8 @@ class Target(ABC):
 
     @abstractmethod
     def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
-        """The live generation's rows as fingerprints, with the one position that they belong to; none where it moved meanwhile."""
+        """The live generation's rows as fingerprints, with the one position that they belong to; none where it moved meanwhile, or has
+        other columns than this code."""
 
     @abstractmethod
     def rows(self) -> dict[str, int]:
@@ -206,8 +209,13 @@ class TablesTarget(Target):
         return position
 
     def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
-        with closing(self._composition.store(self._name, self.live())) as store:
-            found: tuple[Position, dict[str, Fingerprint]] = store.snapshot()
+        try:
+            with closing(self._composition.store(self._name, self.live())) as store:
+                found: tuple[Position, dict[str, Fingerprint]] = store.snapshot()
+        except ProjectionError as error:
+            if getattr(error.__cause__, "sqlstate", None) in _NOT_IN_THIS_LAYOUT:
+                return None  # it was made by code with other columns: that is why it is rebuilt
+            raise
         return found
 
     def rows(self) -> dict[str, int]:

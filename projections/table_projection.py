@@ -96,14 +96,18 @@ class TableProjection(PostgresStore):
             with self._transaction("applying a batch") as cursor:
                 for place in sorted(after):
                     self._advance(cursor, place, before.get(place), after[place])
+                staged: set[str] = set()
                 for table, found in self.rows(batch, Excluded()):
-                    is_staged = not _has_a_row_a_record(table)
-                    into = _stage(table) if is_staged else table.name
-                    if found.num_rows:
-                        pieces = _typed(table, found).to_reader(max_chunksize=_PIECE_ROWS)
-                        cursor.adbc_ingest(into, pieces, mode="append", temporary=is_staged)
+                    pieces = _typed(table, found).to_reader(max_chunksize=_PIECE_ROWS)
+                    if _has_a_row_a_record(table):
+                        cursor.adbc_ingest(table.name, pieces, mode="append")
+                        continue
+                    if table.name not in staged:
+                        staged.add(table.name)
+                        run(cursor, _staging(table))
+                    cursor.adbc_ingest(_stage(table), pieces, mode="append", db_schema_name="pg_temp")
                 for table in self.layout.sorted_tables:
-                    if not _has_a_row_a_record(table):
+                    if table.name in staged:
                         run(cursor, _addition(table))
                 reach(APPLIED)
         except ProjectionError as error:
@@ -130,11 +134,6 @@ class TableProjection(PostgresStore):
             yield _sql(CreateTable(table))
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 yield _sql(CreateIndex(index))
-
-    def _stages(self) -> Iterator[str]:
-        for table in self.layout.sorted_tables:
-            if not _has_a_row_a_record(table):
-                yield f'CREATE TEMPORARY TABLE IF NOT EXISTS "{_stage(table)}" (LIKE "{table.name}") ON COMMIT DELETE ROWS'
 
     def _stored(self, cursor: Cursor) -> Iterator[tuple[str, pa.Table]]:
         for table in self.layout.sorted_tables:
@@ -165,6 +164,10 @@ def _has_a_row_a_record(table: sa.Table) -> bool:
 
 def _stage(table: sa.Table) -> str:
     return f"stage_{table.name}"
+
+
+def _staging(table: sa.Table) -> str:
+    return f'CREATE TEMPORARY TABLE IF NOT EXISTS "{_stage(table)}" (LIKE "{table.name}") ON COMMIT DELETE ROWS'
 
 
 def _addition(table: sa.Table) -> str:

@@ -125,15 +125,16 @@ def up(
 @command("down", panel=START, examples=["tidemark down", "tidemark --stack demo-small down", "tidemark down --all"])
 def down(all_: Annotated[bool, typer.Option("--all", help="Every stack below the state folder.")] = False) -> int:
     """Stop the local servers and workers; their state stays."""
-    from infra.stack import down_all
+    from infra.stack import Stack, down_all
 
     context = Context()
     if all_:
         stopped = down_all(context.given.state_dir, progress=_tell_stopping)
         output.result(f"Stopped: {output.safe(', '.join(stopped))}." if stopped else "Nothing runs.")
         return exits.OK
-    ran = context.stack.down(progress=_tell_stopping)
-    folder = output.safe(context.stack.state.folder)
+    stack = Stack.of(context.given)  # whoever's state it is: to stop it changes nothing that lasts
+    ran = stack.down(progress=_tell_stopping)
+    folder = output.safe(stack.state.folder)
     output.result(f"Stopped {output.safe(context.given.stack)}; its state stays in {folder}." if ran else "Nothing runs.")
     return exits.OK
 

@@ -12,11 +12,15 @@ import pyarrow as pa
 from adbc_driver_manager.dbapi import Connection, Cursor
 
 from domain.log import Position, TopicPartition
-from projections.errors import StalePosition
+from projections.errors import ProjectionError, StalePosition
 from projections.fingerprint import Fingerprint, fingerprints
 from projections.warehouse import statements as sql
 from projections.warehouse.connection import Connect, connector, read_through, run, translated
 
+LAYOUT_VERSION = 1
+"""Of what stands in a generation beside its own tables: the checkpoint and what a row's place means. It stands in the schema's comment."""
+_COMMENT = "tidemark layout "
+READ_COMMENT = "SELECT coalesce(obj_description(to_regnamespace($1)::oid, 'pg_namespace'), '')"
 ESTIMATED_ROWS = """
 SELECT relname, n_live_tup FROM pg_stat_user_tables
 WHERE schemaname = $1 AND relname <> 'checkpoints' AND n_live_tup > 0
@@ -138,7 +142,11 @@ class PostgresStore(ABC):
             raise
 
     def _open(self) -> Connection:
-        """A connection in this generation's schema, which exists afterwards with all of its tables."""
+        """A connection in this generation's schema, which exists afterwards with all of its tables.
+
+        Raises:
+            ProjectionError: a newer Tidemark has made it.
+        """
         connection = self._connect()
         try:
             with connection.cursor() as cursor:
@@ -146,6 +154,9 @@ class PostgresStore(ABC):
                 (found,) = run(cursor, sql.HAS_LAYOUT, (f"{self.schema}.checkpoints",))
                 if not found[0]:
                     run(cursor, f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
+                    run(cursor, f"COMMENT ON SCHEMA \"{self.schema}\" IS '{_COMMENT}{LAYOUT_VERSION:d}'")
+                else:
+                    self._check_layout(cursor)
                 run(cursor, f'SET search_path TO "{self.schema}"')
                 if not found[0]:
                     for statement in self._layout():
@@ -157,6 +168,15 @@ class PostgresStore(ABC):
             connection.close()
             raise
         return connection
+
+    def _check_layout(self, cursor: Cursor) -> None:
+        ((comment,),) = run(cursor, READ_COMMENT, (self.schema,))
+        number = str(comment).removeprefix(_COMMENT)
+        if number.isdigit() and int(number) > LAYOUT_VERSION:  # without a comment of ours it is of the first version
+            raise ProjectionError(
+                f"the schema {self.schema} has layout {number}, made by a newer Tidemark; this one knows layouts up to {LAYOUT_VERSION}."
+                f" Nothing was touched; go on with that one, or rebuild {self.name} under another TIDEMARK_WAREHOUSE__DSN"
+            )
 
 
 def _position(cursor: Cursor) -> Position:

@@ -11,14 +11,18 @@ from typing import Any
 
 import httpx
 import psycopg
+import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 
 from domain.log import NewRecord
 from infra.cli import exits
 from infra.cli.app import run
 from infra.metrics import read_statuses
+from infra.read_models import ReadModel, read_model
 from infra.read_your_write import token_now
 from projections.decoding import decode
+from projections.protocol import EventBatch, Excluded
 from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import TRANSACTION_EVENTS
 from tests.example_projection import installed
@@ -165,3 +169,28 @@ def test_it_is_rebuilt_swapped_and_rolled_back_beside_its_worker(road: Road, cap
     road.settle()
     assert road.transactions() == road.settled
     assert answer(capsys, "verify", NAME)["ok"]
+
+
+def test_a_column_more_is_a_rebuild_away(road: Road, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    road.log.stack.stop_worker(NAME)
+    before: Any = read_model(NAME).table_projection()
+    more = sa.MetaData()
+    for table in before.layout.sorted_tables:
+        table.to_metadata(more)
+    more.tables["asset_hour"].append_column(sa.Column("unnamed", sa.BigInteger, nullable=False))
+
+    class More(before):  # type: ignore[misc]
+        """Counts transactions whose source has no name, too."""
+
+        layout = more
+
+        def rows(self, batch: EventBatch, excluded: Excluded) -> Iterator[tuple[sa.Table, pa.Table]]:
+            for table, found in super().rows(batch, excluded):
+                if table.name == "asset_hour":
+                    found = found.append_column("unnamed", pa.repeat(pa.scalar(0, pa.int64()), found.num_rows))
+                yield more.tables[table.name], found
+
+    monkeypatch.setattr(ReadModel, "table_projection", lambda self: More)
+    built = answer(capsys, "rebuild", NAME)
+    assert built["is_live"] and built["verify"]["ok"] and "has other columns" in built["compared"]
+    assert road.query("SELECT sum(unnamed), sum(transactions) FROM net_flow.asset_hour") == [(0, road.settled)]
