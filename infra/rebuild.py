@@ -22,26 +22,23 @@ from domain.log import NewRecord, Position
 from infra.composition import Composition
 from infra.history_source import HistorySource
 from infra.kafka import KafkaSource, KafkaTransactions
+from infra.read_models import read_model
 from infra.rebuild_estimate import Estimate, estimate, keep_rate
 from infra.rebuild_notes import Notes, SetAside
 from infra.rebuild_targets import Target, target_of
 from infra.stack import Stack
 from projections.fingerprint import Fingerprint, fingerprints
 from projections.quarantine import APPLIED, QuarantineKey, as_record, offloaded, replayed_record
-from projections.runner import Flushed, FlushPolicy, Runner
+from projections.runner import Flushed, Runner
 from projections.verify import Proof, Verifier, raw_table
 from projections.work import RawWork, SinkWork, Work
-from schema_registry.contracts import CONTROL_EVENTS, TRANSACTION_EVENTS
+from schema_registry.contracts import CONTROL_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 NEAR_RECORDS = 5_000  # so close to the head the live worker may be stopped: the rest takes a second or two
 CATCH_UP_ATTEMPTS = 5  # rounds in which the distance to the head may fail to shrink before it is said that it never will
 WAIT_S, WAIT_ATTEMPTS = 0.5, 20  # a live worker that keeps up passes any position within that
 READ_ATTEMPTS = 3  # of a live generation that may move while it is read
-_POLICIES = {
-    "archive": FlushPolicy(100_000, 2.0), "curated": FlushPolicy(100_000, 5.0), "warehouse": FlushPolicy(50_000, 1.0),
-    "graph": FlushPolicy(20_000, 1.0),
-}  # fmt: skip
 Progress = Callable[[str, int, int], None]
 """Told the stage, records done and records in all."""
 
@@ -98,7 +95,7 @@ def rebuild(
     stop: Event | None = None,
     swaps: bool = True,
 ) -> RebuildResult:
-    """Build the next generation of `archive`, `warehouse` or `graph` beside the live one, prove it equal to the log, make it live.
+    """Build the next generation of a read model beside the live one, prove it equal to the log, make it live.
 
     Args:
         swaps: whether it becomes live at once; else `swap` does that later.
@@ -328,7 +325,7 @@ class _Job:
         source = HistorySource(
             self.composition.log.history, kafka, store.topics, prefers_archive=self.name != "archive", end=until if is_exact else None
         )
-        Runner(source, work, _POLICIES[self.name], flushed).run(self.stop, until=until)
+        Runner(source, work, read_model(self.name).rebuild_policy, flushed).run(self.stop, until=until)
         self.result.records += done
         if self.stop.is_set():
             raise RebuildRefused("stopped; run it again and it goes on where it stopped")
@@ -353,7 +350,7 @@ class _Job:
         )  # fmt: skip
         proof = verifier.archive(store) if self.name == "archive" else verifier.projection(store)
         if live is None:
-            self.result.compared = "the live generation stands behind or moved all the time, so it was not compared"
+            self.result.compared = "the live generation has other columns, stands behind or moved all the time, so it was not compared"
         elif proof.is_ok:
             rows = ((b.topic, raw_table(b)) for b in store.read()) if self.name == "archive" else store.read_back()
             self.result.differences = _differences(live[1], fingerprints(rows))
@@ -446,14 +443,8 @@ def _job(composition: Composition, stack: Stack, name: str, actor: str, progress
 
 
 def _topics(composition: Composition, name: str) -> tuple[str, ...]:
-    if name == "archive":
-        return composition.archive().topics
-    if name == "curated":
-        return (TRANSACTION_EVENTS,)
-    from projections.wallet_graph import WalletGraphProjection
-    from projections.warehouse import WarehouseProjection
-
-    return WarehouseProjection.topics if name == "warehouse" else WalletGraphProjection.topics
+    topics: tuple[str, ...] = composition.store(name).topics
+    return topics
 
 
 def _of_topics(position: Position, topics: tuple[str, ...]) -> Position:

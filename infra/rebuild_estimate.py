@@ -17,6 +17,7 @@ from infra.kafka import read_batches
 SAMPLE = 200  # records a partition from which the size of those in Kafka is taken
 # Records a second on two shared cores, as `tidemark bench` measured them; only used until a first rebuild has given this machine's own.
 BENCH_RATES = {"archive": 106_000.0, "warehouse": 24_500.0, "graph": 6_600.0}
+OTHER_RATE = 10_000.0  # of a read model that no bench has measured: a guess on the slow side
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def estimate(composition: Composition, name: str, plan: Plan, topics: Sequence[s
         kafka_records=sum(in_kafka.values()),
         kafka_bytes=_kafka_bytes(composition, topics, begins, ends),
         rows=rows,
-        records_per_s=rate or BENCH_RATES[name],
+        records_per_s=rate or BENCH_RATES.get(name, OTHER_RATE),
         is_measured=rate is not None,
         how=how,
     )  # fmt: skip

@@ -317,16 +317,6 @@ def simulate(
     return exits.OK
 
 
-class Reader(StrEnum):
-    """Who reads what was written."""
-
-    archive = "archive"
-    warehouse = "warehouse"
-    graph = "graph"
-    scorer = "scorer"
-    alerts = "alerts"
-
-
 @command(
     "wait",
     panel=DATA,
@@ -338,36 +328,46 @@ class Reader(StrEnum):
 )
 def wait(
     token: Annotated[str, typer.Argument(help="What `tidemark ingest` printed.")],
-    for_: Annotated[list[Reader], typer.Option("--for", help="Who must include it; may be given several times.")],
+    for_: Annotated[
+        list[str],
+        typer.Option(
+            "--for",
+            help="Who must include it: a read model (archive, curated, warehouse, graph, an installed one), scorer or alerts; repeatable.",
+        ),
+    ],
     timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait at most, for all of them.")] = 30.0,
     json: Json = False,
 ) -> int:
     """Wait until a store includes what was ingested: exit status 0 once it does, 5 when it does not in time, 2 for a bad token."""
     from domain.errors import InvalidValue
-    from infra.read_your_write import NotIncludedYet, WriteToken, wait_for
+    from infra.read_models import names, read_model
+    from infra.read_your_write import NotIncludedYet, WriteToken, readers_to_wait_for, wait_for
 
     try:
         wanted = WriteToken.parse(token)
     except InvalidValue as error:
         raise typer.BadParameter(str(error), param_hint="TOKEN") from None
-    needs = {Reader.archive: ("s3",), Reader.warehouse: ("postgres",), Reader.graph: ("neo4j",)}
-    composition = Context().need("kafka", "registry", *(part for name in for_ for part in needs.get(name, ())))
+    readers = readers_to_wait_for()
+    if unknown := [name for name in for_ if name not in readers]:
+        raise typer.BadParameter(f"expected {', '.join(readers)}, found {', '.join(unknown)}", param_hint="--for")
+    needs = (server for name in for_ if name in names() for server in read_model(name).needs)
+    composition = Context().need("kafka", "registry", *needs)
     started = time.monotonic()
     found: list[dict[str, Any]] = []
     status = exits.OK
     for name in dict.fromkeys(for_):
         left = max(0.0, timeout - (time.monotonic() - started))
         try:
-            included = wait_for(wanted, name.value, left, composition=composition)
+            included = wait_for(wanted, name, left, composition=composition)
         except NotIncludedYet as error:
             status = exits.NOT_READY
-            found.append({"projection": name.value, "included": False, "message": str(error)})
+            found.append({"projection": name, "included": False, "message": str(error)})
             if not json:
                 output.fail(error)
             continue
         found.append(included.as_json())
         if not json:
-            output.result(f"[green]included[/]  [bold]{name.value}[/] after {included.seconds:.2f} s")
+            output.result(f"[green]included[/]  [bold]{name}[/] after {included.seconds:.2f} s")
     if json:
         output.print_json({"included": status == exits.OK, "token": str(wanted), "readers": found})
     return status
