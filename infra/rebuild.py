@@ -373,10 +373,10 @@ class _Job:
         notes, now = self.notes, datetime.now(UTC)
         projection = self.target.projection
         entries = {key: entry for key, entry in self.composition.log.quarantine().items() if key[0] == projection}
-        if notes.kind == "rebuild":
-            before = SetAside(self._open_file(notes.generation), self.codec)
-            before.forget()
-            before.append([as_record(self.codec, entry) for entry in entries.values()])
+        # For whoever returns to the generation that is left now, after a rollback too.
+        before = SetAside(self._open_file(notes.generation), self.codec)
+        before.forget()
+        before.append([as_record(self.codec, entry) for entry in entries.values()])
         known = SetAside(self._open_file(notes.replaced), self.codec).records if notes.kind == "rollback" else {}
         wanted = dict(self.aside.records)
         wanted |= {key: record for key, record in known.items() if key[3] < notes.came_from.get((key[1], key[2]), 0)}
