@@ -164,7 +164,12 @@ def rollback(
                 raise RebuildRefused(f"{name} was never swapped: there is no generation to return to")
             if not job.target.exists(last[1]):
                 raise RebuildRefused(f"generation {last[1]} of {name} is gone: rebuild it")
-            if notes.kind == "rebuild" and notes.stage in ("building", "verified") and notes.generation != last[1]:
+            if notes.kind == "rebuild" and notes.stage in ("building", "refused", "verified"):
+                if notes.generation == last[1]:  # numbers are used again after a rollback: this is not what was replaced
+                    raise RebuildRefused(
+                        f"generation {last[1]} of {name} is one that a rebuild began after the last swap, not the one that was replaced:"
+                        f" there is no generation to return to. `tidemark rebuild {name}` goes on with it"
+                    )
                 job.target.discard(notes.generation)  # it would stand on the generation that is left
             job.begin("rollback", last[1], live)
         job.swap()
