@@ -164,7 +164,12 @@ def rollback(
                 raise RebuildRefused(f"{name} was never swapped: there is no generation to return to")
             if not job.target.exists(last[1]):
                 raise RebuildRefused(f"generation {last[1]} of {name} is gone: rebuild it")
-            if notes.kind == "rebuild" and notes.stage in ("importing", "building", "verified") and notes.generation != last[1]:
+            if notes.kind == "rebuild" and notes.stage in ("importing", "building", "refused", "verified"):
+                if notes.generation == last[1]:  # numbers are used again after a rollback: this is not what was replaced
+                    raise RebuildRefused(
+                        f"generation {last[1]} of {name} is one that a rebuild began after the last swap, not the one that was replaced:"
+                        f" there is no generation to return to. `tidemark rebuild {name}` goes on with it"
+                    )
                 job.target.discard(notes.generation)  # it would stand on the generation that is left
             job.begin("rollback", last[1], live)
         job.swap()
@@ -385,10 +390,10 @@ class _Job:
         notes, now = self.notes, datetime.now(UTC)
         projection = self.target.projection
         entries = {key: entry for key, entry in self.composition.log.quarantine().items() if key[0] == projection}
-        if notes.kind == "rebuild":
-            before = SetAside(self._open_file(notes.generation), self.codec)
-            before.forget()
-            before.append([as_record(self.codec, entry) for entry in entries.values()])
+        # For whoever returns to the generation that is left now, after a rollback too.
+        before = SetAside(self._open_file(notes.generation), self.codec)
+        before.forget()
+        before.append([as_record(self.codec, entry) for entry in entries.values()])
         known = SetAside(self._open_file(notes.replaced), self.codec).records if notes.kind == "rollback" else {}
         wanted = dict(self.aside.records)
         wanted |= {key: record for key, record in known.items() if key[3] < notes.came_from.get((key[1], key[2]), 0)}

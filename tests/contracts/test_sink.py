@@ -1,4 +1,5 @@
-"""What every sink must do once, run against the raw archive, the curated table, the warehouse and the wallet graph on real servers."""
+"""What every sink must do once, run against the raw archive, the curated table, the warehouse and the wallet graph on real servers,
+and against the fake of tests."""
 
 from __future__ import annotations
 
@@ -32,6 +33,7 @@ from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.unit.domain.facts import transaction
+from tests.unit.projections.fakes import MemorySink, MemoryTable
 from tests.unit.projections.warehouse.databases import fresh_database
 
 CATALOG = SchemaCatalog.numbered()
@@ -187,6 +189,24 @@ class SinkContract(ABC):
         for cut in cuts(size):
             self.apply(rebuilt, cut)
         assert self.whole(rebuilt) == rows
+
+
+class TestMemory(SinkContract):
+    """The fake that tests of the loop and of the checkpoint protocol use: it must be no better and no worse than a real store."""
+
+    @pytest.fixture
+    def open_sink(self) -> Callable[[], MemorySink]:
+        table = MemoryTable()
+        return lambda: MemorySink(table)
+
+    def fresh(self, sink: MemorySink) -> MemorySink:
+        return MemorySink()
+
+    def crash_before_commit(self, sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
+        def die() -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sink, "at_commit", die)
 
 
 class TestArchive(SinkContract):
