@@ -397,7 +397,9 @@ class _Job:
         known = SetAside(self._open_file(notes.replaced), self.codec).records if notes.kind == "rollback" else {}
         wanted = dict(self.aside.records)
         wanted |= {key: record for key, record in known.items() if key[3] < notes.came_from.get((key[1], key[2]), 0)}
-        fresh = [record for key, record in wanted.items() if key not in entries]
+        # What was given up meanwhile stays so: to set it aside anew would take that back.
+        known_of = entries.keys() | self._dropped()
+        fresh = [record for key, record in wanted.items() if key not in known_of]
         taken = [key for key in entries if key not in wanted and key[3] < notes.position.get((key[1], key[2]), 0)]
         swapped = {"projection": self.name, "generation": notes.generation, "replaced": notes.replaced, "known_at": now}
         self.result.quarantined, self.result.released = len(wanted), len(taken)
