@@ -1,10 +1,9 @@
 """The warehouse projection: every event that says something about value, wallets, scores and cases becomes rows.
 
 Reads the event types of `facts.FACTS`. A batch is one transaction: the checkpoint moves by compare-and-set, facts come
-in by binary COPY, dimensions by anti-join; so a batch is applied once or not at all. Each place in the log is a fact's
-primary key, which turns a mistake in that into an error. A rebuild is the same projection with the next generation
-number, in its own Postgres schema. A row that breaks one of the `rules` goes to quarantine; a broken store stops the
-worker.
+in by COPY, dimensions by anti-join; so a batch is applied once or not at all. How, is the `loader`'s of the database:
+`postgres` or `redshift`. A rebuild is the same projection with the next generation number, in its own schema. A row
+that breaks one of the `rules` goes to quarantine; a broken store stops the worker.
 """
 
 from __future__ import annotations
@@ -12,30 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-import adbc_driver_manager
 import pyarrow as pa
-from adbc_driver_manager.dbapi import Connection, Cursor
 
 from domain.log import Position, TopicPartition
-from projections.errors import StalePosition
+from projections.errors import ProjectionError, StalePosition
 from projections.failpoints import APPLIED, reach
 from projections.protocol import EventBatch, Excluded, Rejection
-from projections.warehouse import statements as sql
-from projections.warehouse.canonical import expected_rows, stored_rows
-from projections.warehouse.connection import Connect, connector, read_through, run, translated
-from projections.warehouse.ddl import statements as layout
-from projections.warehouse.dimensions import DimensionKeys, load_dimensions
+from projections.warehouse.canonical import expected_rows
+from projections.warehouse.connection import Connect
 from projections.warehouse.facts import FACTS, fact_rows, fields_read
+from projections.warehouse.loader import Loader, Session
+from projections.warehouse.postgres import PostgresLoader
 from projections.warehouse.rules import broken_rules
-from projections.warehouse.views import MATERIALISED_VIEWS
-
-# Rows that the driver encodes at once, some 1 MB: Postgres takes one piece in while the next is encoded. As one piece the two
-# wait for each other, at 1.2 times the time; pieces below a thousand rows cost as much again in calls.
-PIECE_ROWS = 4_096
 
 
 def schema_of(generation: int) -> str:
-    """The Postgres schema of one generation."""
+    """The database schema of one generation."""
     return f"warehouse_g{generation:d}"
 
 
@@ -45,7 +36,7 @@ class WarehouseProjection:
     Not thread-safe: one instance a worker. It connects at the first call and again after an error.
 
     Args:
-        dsn: libpq URI or conninfo, or what opens an ADBC connection.
+        store: libpq URI or conninfo or what opens an ADBC connection, for Postgres; else the loader of the database.
         generation: which build of the warehouse, from 1.
     """
 
@@ -53,12 +44,11 @@ class WarehouseProjection:
     topics: tuple[str, ...] = tuple(dict.fromkeys(fact.topic for fact in FACTS))
     reads: Mapping[str, tuple[str, ...]] = fields_read()
 
-    def __init__(self, dsn: str | Connect, generation: int = 1) -> None:
+    def __init__(self, store: str | Connect | Loader, generation: int = 1) -> None:
         self.generation = generation
         self.schema = schema_of(generation)
-        self._connect = connector(dsn) if isinstance(dsn, str) else dsn
-        self._connection: Connection | None = None
-        self._known = DimensionKeys()
+        self._loader: Loader = store if isinstance(store, Loader) else PostgresLoader(store)
+        self._session: Session | None = None
 
     def load_position(self) -> Position:
         """The stored checkpoint; makes the generation's tables if there are none.
@@ -67,12 +57,14 @@ class WarehouseProjection:
             StoreUnavailable: the warehouse does not answer.
             ProjectionError: it refuses.
         """
-        with self._transaction("reading the checkpoint") as cursor:
-            return {(topic, partition): offset for topic, partition, offset in run(cursor, sql.LOAD_CHECKPOINTS)}
+        with self._transaction("reading the checkpoint") as session:
+            return session.load_position()
 
     def screen(self, batch: EventBatch) -> Sequence[Rejection]:
-        """Rows that break a rule of `rules.RULES`, one rejection a row: the first rule broken."""
-        return broken_rules(batch)
+        """Rows that break a rule of `rules.RULES` or that this database cannot hold, one rejection a row: the first rule broken."""
+        broken = broken_rules(batch)
+        places = {(one.topic, one.partition, one.offset) for one in broken}
+        return [*broken, *(one for one in self._loader.screen(batch) if (one.topic, one.partition, one.offset) not in places)]
 
     def apply(self, batch: EventBatch, before: Position, after: Position) -> None:
         """Write the batch and move the checkpoint, in one transaction.
@@ -84,23 +76,14 @@ class WarehouseProjection:
             ProjectionError: the warehouse refuses the rows.
             ValueError: `after` lies before `before`.
         """
-        keys = DimensionKeys()
-        described: set[str] = set()
-        trained: set[str] = set()
-        with self._transaction("applying a batch") as cursor:
+        facts = list(fact_rows(batch))
+        with self._transaction("applying a batch") as session:
+            session.stage(facts, before, after)
             for place in sorted(after):
-                self._advance(cursor, place, before.get(place), after[place])
-            for fact, rows in fact_rows(batch):
-                cursor.adbc_ingest(fact.table, rows.to_reader(max_chunksize=PIECE_ROWS), mode="append")
-                keys.add(fact, rows)
-                if fact.table == "fact_wallet_description":
-                    described.update(rows["wallet_id"].to_pylist())
-                elif fact.table == "fact_model_training":
-                    trained.update(rows["model_version"].to_pylist())
-            new = keys.without(self._known)
-            load_dimensions(cursor, new, described, trained)
+                self._advance(session, place, before.get(place), after[place])
+            session.load(facts)
             reach(APPLIED)
-        self._known.remember(new)
+        session.committed()
 
     def refresh(self) -> None:
         """Bring the materialised views to the facts; readers go on meanwhile.
@@ -109,9 +92,8 @@ class WarehouseProjection:
             StoreUnavailable: the warehouse does not answer.
             ProjectionError: it refuses.
         """
-        with self._transaction("refreshing the materialised views") as cursor:
-            for name in MATERIALISED_VIEWS:
-                run(cursor, f"REFRESH MATERIALIZED VIEW CONCURRENTLY {name}")
+        with self._transaction("refreshing the materialised views") as session:
+            session.refresh()
 
     def expected(self, batches: Iterator[EventBatch], excluded: Excluded) -> Iterator[tuple[str, pa.Table]]:
         """The rows that the log implies, dimensions last. Every event read gives a row, so nothing is excluded."""
@@ -125,64 +107,37 @@ class WarehouseProjection:
             StoreDisagrees: it holds a value that cannot be read as what was written.
             ProjectionError: it refuses.
         """
-        with translated("reading the warehouse back"), self._open() as connection, connection.cursor() as cursor:
-            run(cursor, sql.READ_SNAPSHOT)
-            with read_through():
-                yield from stored_rows(cursor)
+        with self._loader.translated("reading the warehouse back"):
+            yield from self._loader.read_back(self.schema)
 
     def close(self) -> None:
         """End the connection; the next call opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with translated("closing the connection"):
-                connection.close()
+        session, self._session = self._session, None
+        if session is not None:
+            with self._loader.translated("closing the connection"):
+                session.close()
 
-    def _advance(self, cursor: Cursor, place: TopicPartition, before: int | None, after: int) -> None:
+    def _advance(self, session: Session, place: TopicPartition, before: int | None, after: int) -> None:
         topic, partition = place
         if after < (before or 0):
             raise ValueError(f"expected a checkpoint that rises, found {before} to {after} at {topic}-{partition}")
-        moved = run(cursor, sql.ADVANCE_CHECKPOINT, (topic, partition, before, after)) if before is not None else []
-        if not moved and not before:  # nothing read yet is the same as no checkpoint
-            moved = run(cursor, sql.START_CHECKPOINT, (topic, partition, after))
-        if not moved:
+        if not session.advance(place, before, after):
             raise StalePosition(
                 f"expected the warehouse's checkpoint of {topic}-{partition} at {before}, found another: a second worker has written"
             )
 
     @contextmanager
-    def _transaction(self, what: str) -> Iterator[Cursor]:
-        """A cursor whose work is committed on a clean exit; any error drops the connection, and with it the work."""
+    def _transaction(self, what: str) -> Iterator[Session]:
+        """A session whose work is committed on a clean exit; any error drops the connection, and with it the work."""
         try:
-            with translated(what):
-                if self._connection is None:
-                    self._connection = self._open()
-                with self._connection.cursor() as cursor:
-                    yield cursor
-                self._connection.commit()
+            with self._loader.translated(what):
+                if self._session is None:
+                    self._session = self._loader.open(self.schema)
+                yield self._session
+                self._session.commit()
         except BaseException:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                with suppress(adbc_driver_manager.Error):  # the first error is the one to hear of
-                    connection.close()
+            session, self._session = self._session, None
+            if session is not None:
+                with suppress(ProjectionError), self._loader.translated("closing the connection"):  # the first error is the one to hear of
+                    session.close()
             raise
-
-    def _open(self) -> Connection:
-        """A connection in this generation's schema, which exists afterwards with all of its tables."""
-        connection = self._connect()
-        try:
-            with connection.cursor() as cursor:
-                run(cursor, sql.LOCK_LAYOUT, (sql.LAYOUT_LOCK,))
-                (found,) = run(cursor, sql.HAS_LAYOUT, (f"{self.schema}.checkpoints",))
-                if not found[0]:
-                    run(cursor, f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
-                run(cursor, f'SET search_path TO "{self.schema}"')
-                if not found[0]:
-                    for statement in layout("postgresql"):
-                        run(cursor, statement)
-                for statement in sql.STAGES.split(";"):
-                    run(cursor, statement)
-            connection.commit()
-        except BaseException:
-            connection.close()
-            raise
-        return connection

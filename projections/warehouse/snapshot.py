@@ -7,10 +7,11 @@ from projections.fingerprint import Fingerprint, fingerprints
 from projections.warehouse import statements as sql
 from projections.warehouse.canonical import stored_rows
 from projections.warehouse.connection import Connect, connector, read_through, run, translated
+from projections.warehouse.redshift import RedshiftLoader
 from projections.warehouse.sink import schema_of
 
 
-def snapshot(dsn: str | Connect, generation: int) -> tuple[Position, dict[str, Fingerprint]]:
+def snapshot(store: str | Connect | RedshiftLoader, generation: int) -> tuple[Position, dict[str, Fingerprint]]:
     """The checkpoint of a generation and the fingerprint of each table at that checkpoint, whoever writes meanwhile.
 
     Raises:
@@ -18,7 +19,9 @@ def snapshot(dsn: str | Connect, generation: int) -> tuple[Position, dict[str, F
         StoreDisagrees: it holds a value that was never written to it.
         ProjectionError: it refuses, for instance because there is no such generation.
     """
-    connect = connector(dsn) if isinstance(dsn, str) else dsn
+    if isinstance(store, RedshiftLoader):
+        return store.snapshot(schema_of(generation))
+    connect = connector(store) if isinstance(store, str) else store
     with translated("reading a snapshot"), connect() as connection, connection.cursor() as cursor:
         run(cursor, sql.READ_SNAPSHOT)
         run(cursor, f'SET LOCAL search_path TO "{schema_of(generation)}"')
@@ -27,14 +30,16 @@ def snapshot(dsn: str | Connect, generation: int) -> tuple[Position, dict[str, F
             return position, fingerprints(stored_rows(cursor))
 
 
-def stored_counts(dsn: str | Connect, generation: int) -> dict[str, int]:
+def stored_counts(store: str | Connect | RedshiftLoader, generation: int) -> dict[str, int]:
     """How many rows each table of a generation holds, by the server's own estimate; a table never analysed counts 0.
 
     Raises:
         StoreUnavailable: the warehouse does not answer.
         ProjectionError: it refuses.
     """
-    connect = connector(dsn) if isinstance(dsn, str) else dsn
+    if isinstance(store, RedshiftLoader):
+        return store.stored_counts(schema_of(generation))
+    connect = connector(store) if isinstance(store, str) else store
     with translated("estimating rows"), connect() as connection, connection.cursor() as cursor:
         return {name: int(rows) for name, rows in run(cursor, ESTIMATED_ROWS, (schema_of(generation),))}
 
