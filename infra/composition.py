@@ -93,7 +93,7 @@ class Composition:
         """The warehouse projection, by default the live generation."""
         from projections.warehouse import WarehouseProjection
 
-        return WarehouseProjection(self.warehouse_dsn, generation or self.generations.get("warehouse", 1))
+        return WarehouseProjection(self.warehouse_store, generation or self.generations.get("warehouse", 1))
 
     def curated(self, generation: int | None = None) -> Any:
         """The curated table, by default the live generation."""
@@ -123,6 +123,21 @@ class Composition:
         """
         is_possible = self.settings.curated.catalog is not None or not self.warehouse_dsn.startswith("redshift")
         return is_possible and bool(self.curated().exists())
+
+    @property
+    def warehouse_store(self) -> Any:
+        """What the warehouse's parts take: the address of a Postgres, or the loader of a Redshift.
+
+        Raises:
+            ProjectionError: the address or the role of a Redshift is malformed.
+        """
+        from projections.warehouse.redshift import RedshiftLoader
+        from projections.warehouse.redshift_connection import is_redshift
+
+        if not is_redshift(self.warehouse_dsn):
+            return self.warehouse_dsn
+        given = self.settings.warehouse
+        return RedshiftLoader(self.warehouse_dsn, self.clients.s3, self.settings.s3.bucket, given.staging_prefix, given.iam_role)
 
     @property
     def warehouse_dsn(self) -> str:
@@ -185,11 +200,12 @@ class Composition:
         return self.sink("archive", archive)
 
     def _warehouse(self) -> Worker:
-        from projections.warehouse import WarehouseGenerations
+        from projections.warehouse.generations import warehouse_generations
 
         projection = self.warehouse()
         projection.load_position()
-        generations = WarehouseGenerations(self.warehouse_dsn)
+        projection.clean_up()
+        generations = warehouse_generations(self.warehouse_store)
         if generations.live() != projection.generation:
             generations.publish(projection.generation)
         return self.sink("warehouse", projection)

@@ -143,6 +143,8 @@ def postgres(composition: Composition) -> str:
 
     if not composition.warehouse_dsn:
         raise Unwell("no address is known", _START)
+    if composition.warehouse_dsn.startswith("redshift"):
+        return _redshift(composition)
     try:
         with psycopg.connect(composition.warehouse_dsn, connect_timeout=int(CONNECT_TIMEOUT_S)) as connection:
             connection.execute("CREATE TEMPORARY TABLE tidemark_doctor (value integer)")
@@ -154,6 +156,18 @@ def postgres(composition: Composition) -> str:
     if not may_create:
         raise Unwell(f"{user} may not make schemas", f"GRANT CREATE ON DATABASE … TO {user}")
     return f"{' '.join(str(version).split()[:2])}; {user} may make tables and schemas"
+
+
+def _redshift(composition: Composition) -> str:
+    from projections.errors import ProjectionError
+
+    try:
+        version, user, may_create = composition.warehouse_store.check()
+    except ProjectionError as error:
+        raise Unwell(_sentence(error), "check the address, user, password and role of TIDEMARK_WAREHOUSE__DSN and __IAM_ROLE") from error
+    if not may_create:
+        raise Unwell(f"{user} may not make schemas", f"GRANT CREATE ON DATABASE … TO {user}")
+    return f"{version}; {user} may make schemas; COPY was not tried"
 
 
 def neo4j(composition: Composition) -> str:

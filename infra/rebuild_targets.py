@@ -180,10 +180,10 @@ class WarehouseTarget(Target):
     projection = "warehouse"
 
     def __init__(self, composition: Composition) -> None:
-        from projections.warehouse import WarehouseGenerations
+        from projections.warehouse.generations import warehouse_generations
 
         self._composition = composition
-        self._generations = WarehouseGenerations(composition.warehouse_dsn)
+        self._generations = warehouse_generations(composition.warehouse_store)
 
     def live(self) -> int:
         return self._composition.log.generations().get("warehouse", 1)
@@ -198,6 +198,7 @@ class WarehouseTarget(Target):
     def building(self, generation: int) -> Iterator[Any]:
         warehouse = self._composition.warehouse(generation)
         warehouse.load_position()
+        warehouse.clean_up()
         try:
             yield warehouse
         finally:
@@ -217,12 +218,12 @@ class WarehouseTarget(Target):
     def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
         from projections.warehouse.snapshot import snapshot
 
-        return snapshot(self._composition.warehouse_dsn, self.live())
+        return snapshot(self._composition.warehouse_store, self.live())
 
     def rows(self) -> dict[str, int]:
         from projections.warehouse.snapshot import stored_counts
 
-        return stored_counts(self._composition.warehouse_dsn, self.live())
+        return stored_counts(self._composition.warehouse_store, self.live())
 
     def after_event(self, generation: int) -> float:
         # Dying before this line costs nothing: the worker publishes the live generation when it starts.

@@ -355,12 +355,12 @@ def _curated(composition: Composition, generation: int) -> tuple[tuple[str, ...]
 
 
 def _warehouse(composition: Composition, generation: int) -> tuple[tuple[str, ...], Position]:
-    from projections.warehouse import WarehouseGenerations
+    from projections.warehouse.generations import warehouse_generations
 
     projection = composition.warehouse(generation)
     try:
         # Asking a generation that is not there would make it.
-        exists = projection.generation in WarehouseGenerations(composition.warehouse_dsn).generations()
+        exists = projection.generation in warehouse_generations(composition.warehouse_store).generations()
         return projection.topics, projection.load_position() if exists else {}
     finally:
         projection.close()

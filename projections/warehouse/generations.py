@@ -10,6 +10,8 @@ from adbc_driver_manager.dbapi import Cursor
 from projections.errors import ProjectionError
 from projections.warehouse import statements as sql
 from projections.warehouse.connection import Connect, connector, run, translated
+from projections.warehouse.redshift import RedshiftLoader
+from projections.warehouse.redshift_generations import RedshiftGenerations
 from projections.warehouse.sink import schema_of
 
 LIVE_SCHEMA = "warehouse"
@@ -76,6 +78,15 @@ class WarehouseGenerations:
                 raise ProjectionError(f"expected a generation that is not live, found {generation}: publish another first")
             run(cursor, f'DROP SCHEMA IF EXISTS "{schema_of(generation)}" CASCADE')
             connection.commit()
+
+
+def warehouse_generations(store: str | Connect | RedshiftLoader) -> WarehouseGenerations | RedshiftGenerations:
+    """The generations in this database, whichever it is.
+
+    Args:
+        store: libpq URI or conninfo or what opens an ADBC connection, for Postgres; else Redshift's loader.
+    """
+    return RedshiftGenerations(store) if isinstance(store, RedshiftLoader) else WarehouseGenerations(store)
 
 
 def _generations(cursor: Cursor) -> tuple[int, ...]:

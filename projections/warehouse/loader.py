@@ -56,5 +56,8 @@ class Loader(Protocol):
     def read_back(self, schema: str) -> Iterator[tuple[str, pa.Table]]:
         """Every table's canonical rows as of one snapshot, in pieces of bounded size."""
 
+    def clean_up(self, schema: str) -> int:
+        """Delete what a crash left of staged batches, when a writer starts; returns how many objects."""
+
     def translated(self, what: str) -> AbstractContextManager[None]:
         """Run a step; the driver's errors come out as `StoreUnavailable` where time may cure them, else as `ProjectionError`."""

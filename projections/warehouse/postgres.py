@@ -99,6 +99,9 @@ class PostgresLoader:
             with read_through():
                 yield from stored_rows(cursor)
 
+    def clean_up(self, schema: str) -> int:
+        return 0  # nothing is staged outside of the server
+
     def translated(self, what: str) -> AbstractContextManager[None]:
         return translated(what)
 

@@ -94,6 +94,8 @@ class RedshiftSession:
         self._locked = None
 
     def committed(self) -> None:
+        if not self._manifests:
+            return
         try:
             self._files.remove(self._folder)
         except StoreUnavailable as error:  # the rows are in; the next writer to begin deletes what is left
@@ -171,6 +173,17 @@ class RedshiftLoader:
         """
         return self._files.remove(schema)
 
+    def check(self) -> tuple[str, str, bool]:
+        """The server's version, the user's name, and whether that user may make schemas.
+
+        Raises:
+            StoreUnavailable: the warehouse does not answer.
+            ProjectionError: it refuses.
+        """
+        with redshift_translated("asking for its version"), self._engine.connect() as connection:
+            ((version, user, may_create),) = run(connection, sql.CHECK)
+            return str(version).rpartition(", ")[2], str(user), bool(may_create)
+
     def snapshot(self, schema: str) -> tuple[Position, dict[str, Fingerprint]]:
         """The checkpoint and each table's fingerprint, as one transaction sees them.
 
@@ -219,10 +232,10 @@ class RedshiftLoader:
         return connection
 
 
-def run(connection: sa.Connection, statement: str, values: Mapping[str, Any] | None = None) -> list[sa.Row[Any]]:
+def run(connection: sa.Connection, statement: str, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
     """Execute one statement with bound values; its rows, none for statements that give no result."""
     result = connection.exec_driver_sql(statement) if values is None else connection.execute(sa.text(statement), dict(values))
-    return list(result.fetchall()) if result.returns_rows else []
+    return [tuple(row) for row in result.fetchall()] if result.returns_rows else []
 
 
 def _use(connection: sa.Connection, schema: str) -> None:
@@ -244,11 +257,12 @@ def _autocommit(connection: sa.Connection) -> Iterator[sa.Connection]:
 
 def _stored_rows(connection: sa.Connection) -> Iterator[tuple[str, pa.Table]]:
     for table in columns_by_table():
-        # Without a cursor the driver would hold a whole table in memory.
-        run(connection, f"DECLARE stored_rows CURSOR FOR {sql.select_rows(table)}")
-        while rows := run(connection, f"FETCH FORWARD {FETCH_ROWS} FROM stored_rows"):
+        # Without a cursor the driver would hold a whole table in memory. It remembers the shape of a FETCH by its text, hence the name.
+        cursor = f"rows_of_{table}"
+        run(connection, f"DECLARE {cursor} CURSOR FOR {sql.select_rows(table)}")
+        while rows := run(connection, f"FETCH FORWARD {FETCH_ROWS} FROM {cursor}"):
             yield table, read_rows(table, rows)
-        run(connection, "CLOSE stored_rows")
+        run(connection, f"CLOSE {cursor}")
 
 
 def _offsets(pieces: Sequence[pa.Table]) -> tuple[int, int]:

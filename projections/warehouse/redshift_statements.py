@@ -27,6 +27,7 @@ SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace W
 STORED_COUNTS = """
 SELECT "table", tbl_rows FROM svv_table_info WHERE "schema" = :schema AND "table" <> 'checkpoints' AND tbl_rows > 0
 """
+CHECK = "SELECT version(), current_user, has_database_privilege(current_database(), 'CREATE')"
 USE_UTC = "SET timezone TO 'UTC'"
 
 _SAFE_ROLE = re.compile(r"default|arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+(,arn:[a-z-]+:iam::\d{12}:role/[\w+=,.@/-]+)*")

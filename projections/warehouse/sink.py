@@ -60,6 +60,14 @@ class WarehouseProjection:
         with self._transaction("reading the checkpoint") as session:
             return session.load_position()
 
+    def clean_up(self) -> int:
+        """Delete what a crash left of staged batches, when this generation's worker starts; returns how many objects.
+
+        Raises:
+            StoreUnavailable: where they are staged does not answer.
+        """
+        return self._loader.clean_up(self.schema)
+
     def screen(self, batch: EventBatch) -> Sequence[Rejection]:
         """Rows that break a rule of `rules.RULES` or that this database cannot hold, one rejection a row: the first rule broken."""
         broken = broken_rules(batch)

@@ -1,4 +1,5 @@
-"""What every sink must do once, run against the raw archive, the curated table, the warehouse and the wallet graph on real servers."""
+"""What every sink must do once, run against the raw archive, the curated table, the warehouse (on Postgres and on Redshift's
+road) and the wallet graph on real servers."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ from schema_registry.catalog import SchemaCatalog
 from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
+from tests.integration.projections.redshift_store import redshift_store
 from tests.unit.domain.facts import transaction
 from tests.unit.projections.warehouse.databases import fresh_database
 
@@ -269,6 +271,17 @@ class TestWarehouse(SinkContract):
 
     def facts(self, rows: list[str]) -> list[str]:
         return [row for row in rows if row.startswith("fact_transaction ")]
+
+
+class TestWarehouseOnRedshift(TestWarehouse):
+    @pytest.fixture
+    def open_sink(self, postgres_dsn: str, s3_settings: S3Settings) -> Iterator[Callable[[], WarehouseProjection]]:
+        with redshift_store(postgres_dsn, s3_settings) as store:
+            self.store = store
+            yield store.warehouse
+
+    def fresh(self, sink: WarehouseProjection) -> WarehouseProjection:
+        return self.store.warehouse(generation=2)
 
 
 class TestWalletGraph(SinkContract):

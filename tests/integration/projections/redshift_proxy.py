@@ -51,7 +51,7 @@ class RedshiftProxy:
         self.lost = when
 
     def refuse_next_insert(self) -> None:
-        """Answer the next INSERT with error 1023."""
+        """Answer the next INSERT of facts with error 1023."""
         self.conflicts += 1
 
     def stop(self) -> None:
@@ -151,12 +151,10 @@ class _Session:
             self._statements[name] = copy
             given = f"COPY {copy.table} FROM STDIN (FORMAT csv)"
         else:
-            is_refused = self._proxy.conflicts > 0 and text.lstrip().upper().startswith("INSERT")
+            is_refused = self._proxy.conflicts > 0 and text.startswith("INSERT INTO fact_")
             self._proxy.conflicts -= is_refused
             self._statements[name] = text.strip().lower()
             given = to_postgres(text, has_conflict=is_refused)
-            if is_refused:
-                rest = b"\0\0"
         return name + _NUL + given.encode() + _NUL + rest
 
     def _copy(self, copy: Copy, execute: bytes) -> None:
