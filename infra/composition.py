@@ -13,28 +13,24 @@ from infra.history_source import HistorySource, LiftedSource
 from infra.kafka import DRAIN_S, KafkaSource, KafkaTransactions, PlainProducer
 from infra.log_view import LogView
 from infra.payloads import QuarantineWriter, QuarantiningTransactions, S3Payloads
+from infra.read_models import BUILT_IN, read_model
 from infra.settings import Settings
 from projections.archive_reading import ArchiveReader
 from projections.key_order import KeyOrder
 from projections.runner import FlushPolicy, Source
 from projections.work import LedgerWork, RawWork, SinkWork, TransactionWork, Transformer, Work
-from schema_registry.contracts import TRANSACTION_EVENTS
+from schema_registry.contracts import SCORE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 if TYPE_CHECKING:
     from projections.verify import Verifier
+    from projections.warehouse.redshift import RedshiftDatabase
 
 AUTHORISED = frozenset({"card", "customer", "bank"})
 """Networks where a frozen source may not send: its institution asks before value moves. On any other it has moved already."""
 
 HANDLER_BATCH = 60_000  # commands a Kafka transaction at most: its fixed cost, 15 to 70 ms by the broker's load, is then under a tenth
 HANDLER_DRAIN_S = 0.001  # a transaction under way gathers the next commands by itself: to wait for more only makes each one later
-SINK_POLICIES = {
-    "warehouse": FlushPolicy(50_000, 0.5),
-    "graph": FlushPolicy(20_000, 0.5),
-    # A commit costs 0.2 s and makes a file for each day it touches: few and large.
-    "curated": FlushPolicy(100_000, 5.0),
-}
 SCORER_DRAIN_S = 0.001  # a poll that gathers longer is paid by every score; behind a backlog all that is there is taken along anyway
 NO_MODEL = "no model is deployed yet: run `tidemark train`, then `tidemark deploy`"
 
@@ -93,7 +89,26 @@ class Composition:
         """The warehouse projection, by default the live generation."""
         from projections.warehouse import WarehouseProjection
 
-        return WarehouseProjection(self.warehouse_store, generation or self.generations.get("warehouse", 1))
+        generation = generation or self.generations.get("warehouse", 1)
+        if (database := self.redshift) is not None:
+            from projections.warehouse.redshift_sink import RedshiftWarehouse
+
+            return RedshiftWarehouse(database, generation)
+        return WarehouseProjection(self.warehouse_dsn, generation)
+
+    @cached_property
+    def redshift(self) -> RedshiftDatabase | None:
+        """The warehouse's Redshift, none where it is a Postgres. Nothing is opened yet.
+
+        Raises:
+            ProjectionError: the address or the role is malformed.
+        """
+        if not self.warehouse_dsn.startswith("redshift"):
+            return None
+        from projections.warehouse.redshift import RedshiftDatabase
+
+        given = self.settings.warehouse
+        return RedshiftDatabase(self.warehouse_dsn, self.clients.s3, self.settings.s3.bucket, given.staging_prefix, given.iam_role)
 
     def curated(self, generation: int | None = None) -> Any:
         """The curated table, by default the live generation."""
@@ -115,6 +130,41 @@ class Composition:
             raise InvalidValue("curated.catalog", "the warehouse is Redshift: set TIDEMARK_CURATED__CATALOG to a Postgres for the catalog")
         return dsn
 
+    def store(self, name: str, generation: int | None = None) -> Any:
+        """The store of a read model, by default the live generation.
+
+        Raises:
+            InvalidValue: no such read model.
+            BrokenProjection: an installed one cannot be used.
+        """
+        if name == "graph":
+            return self.graph()
+        if name in BUILT_IN:
+            return getattr(self, name)(generation)
+        projection = read_model(name).table_projection()
+        return projection(self.warehouse_dsn, generation or self.generations.get(name, 1))
+
+    def schemas(self, name: str) -> Any:
+        """The generations of a read model in schemas: the warehouse's, or an installed projection's (in Postgres alone)."""
+        from projections.table_projection import live_schema
+        from projections.warehouse import SchemaGenerations
+
+        if name == "warehouse" and self.redshift is not None:
+            from projections.warehouse.redshift_generations import RedshiftGenerations
+
+            return RedshiftGenerations(self.redshift)
+        return SchemaGenerations(self.warehouse_dsn, live_schema(name))
+
+    def was_started(self, name: str) -> bool:
+        """Whether a read model was ever started here, for those that not everybody runs; the others count as started.
+
+        Raises:
+            StoreUnavailable: its store does not answer.
+        """
+        if name == "curated":
+            return self.has_curated()
+        return name in BUILT_IN or self.generations.get(name, 1) in self.schemas(name).generations()
+
     def has_curated(self) -> bool:
         """Whether the curated table was ever started here.
 
@@ -123,21 +173,6 @@ class Composition:
         """
         is_possible = self.settings.curated.catalog is not None or not self.warehouse_dsn.startswith("redshift")
         return is_possible and bool(self.curated().exists())
-
-    @property
-    def warehouse_store(self) -> Any:
-        """What the warehouse's parts take: the address of a Postgres, or the loader of a Redshift.
-
-        Raises:
-            ProjectionError: the address or the role of a Redshift is malformed.
-        """
-        from projections.warehouse.redshift import RedshiftLoader
-        from projections.warehouse.redshift_connection import is_redshift
-
-        if not is_redshift(self.warehouse_dsn):
-            return self.warehouse_dsn
-        given = self.settings.warehouse
-        return RedshiftLoader(self.warehouse_dsn, self.clients.s3, self.settings.s3.bucket, given.staging_prefix, given.iam_role)
 
     @property
     def warehouse_dsn(self) -> str:
@@ -165,22 +200,23 @@ class Composition:
         """A worker around a projection; another group reads independently (a rebuild beside the live one)."""
         work: Work
         if name == "archive":
-            work, policy = RawWork(projection), FlushPolicy(100_000, 2.0)
+            work = RawWork(projection)
         else:
             work = SinkWork(projection, self.clients.catalog, self.quarantine, self.key_order(projection))
-            policy = SINK_POLICIES[name]
+        policy = read_model(name).policy
         group = group or f"tidemark-{name}"
         source = KafkaSource(self.clients.kafka, projection.topics, group, f"{group}-1")
         return Worker(LiftedSource(source, self.log.history, projection.topics, may_begin_late=name == "archive"), work, policy)
 
     def worker(self, name: str) -> Worker:
-        """The worker of a name in `WORKERS`.
+        """The worker of a name in `WORKERS`, or of an installed projection.
 
         Raises:
             NotReady: something must happen before it can start.
-            KeyError: no such worker.
+            InvalidValue: no such worker.
+            BrokenProjection: an installed projection cannot be used.
         """
-        return WORKERS[name](self)
+        return WORKERS[name](self) if name in WORKERS else self._in_schemas(name)
 
     def _command_handler(self) -> Worker:
         from infra.command_handler import CommandHandler
@@ -200,15 +236,17 @@ class Composition:
         return self.sink("archive", archive)
 
     def _warehouse(self) -> Worker:
-        from projections.warehouse.generations import warehouse_generations
+        return self._in_schemas("warehouse")
 
-        projection = self.warehouse()
+    def _in_schemas(self, name: str) -> Worker:
+        projection = self.store(name)
         projection.load_position()
-        projection.clean_up()
-        generations = warehouse_generations(self.warehouse_store)
+        if hasattr(projection, "clean_up"):  # what a crash left outside of the store's transaction
+            projection.clean_up()
+        generations = self.schemas(name)
         if generations.live() != projection.generation:
             generations.publish(projection.generation)
-        return self.sink("warehouse", projection)
+        return self.sink(name, projection)
 
     def _graph(self) -> Worker:
         graph = self.graph()
@@ -223,6 +261,7 @@ class Composition:
 
     def _scorer(self) -> Worker:
         from infra.endpoint import SageMakerEndpoint
+        from infra.restatements import outdated, restate_features
         from ml.packaging import load_serving_encoder
         from ml.scorer import Scorer
 
@@ -230,11 +269,15 @@ class Composition:
         if deployed is None:
             raise NotReady(NO_MODEL)
         encoder, card = load_serving_encoder(self.package(deployed.package_uri), deployed.package_sha256)
+        # Fence the older scorer first: from where it got to on, the features are ours to restate.
+        log = self._transactions(Scorer)
+        first = self.log.first_scored_seq()
+        reached = max(first, self.log.next_seq(SCORE_EVENTS))
+        left_out = restate_features(self.log, self.clients, self.producer, reached)
         scorer = Scorer(
-            self.clients.catalog, SageMakerEndpoint(self.settings), encoder, deployed.model_version, self.log.first_scored_seq(),
-            bool(card["scores_transactions"]),
+            self.clients.catalog, SageMakerEndpoint(self.settings), encoder, deployed.model_version, first,
+            bool(card["scores_transactions"]), left_out, outdated(self.log, left_out, lambda: scorer.next_seq()),
         )  # fmt: skip
-        log = self._transactions(scorer)
         position = scorer.restore(self.log.read, log.load_position())
         if not log.load_position() and position:
             log.commit((), (), position)  # so that the runner begins where the model does
@@ -277,7 +320,7 @@ class Composition:
             raise NotReady(f"the model package {uri} is gone; run `tidemark train`") from None
         return body
 
-    def _transactions(self, transformer: Transformer) -> KafkaTransactions:
+    def _transactions(self, transformer: Transformer | type[Transformer]) -> KafkaTransactions:
         name = f"tidemark-{transformer.name}"
         return KafkaTransactions(self.clients.kafka, name, name, transformer.topics, self.clients.admin)
 

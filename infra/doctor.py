@@ -144,25 +144,33 @@ def postgres(composition: Composition) -> str:
     if not composition.warehouse_dsn:
         raise Unwell("no address is known", _START)
     if composition.warehouse_dsn.startswith("redshift"):
-        return _redshift(composition)
+        return redshift(composition)
     try:
         with psycopg.connect(composition.warehouse_dsn, connect_timeout=int(CONNECT_TIMEOUT_S)) as connection:
             connection.execute("CREATE TEMPORARY TABLE tidemark_doctor (value integer)")
             row = connection.execute("SELECT version(), has_database_privilege(current_database(), 'CREATE'), current_user").fetchone()
             connection.rollback()
     except psycopg.Error as error:
-        raise Unwell(_sentence(error), "check the address, user and password of TIDEMARK_WAREHOUSE__DSN") from error
+        raise Unwell(
+            _sentence(error), "start it with `tidemark up`, or check the address, user and password of TIDEMARK_WAREHOUSE__DSN"
+        ) from error
     version, may_create, user = row if row is not None else ("", False, "")
     if not may_create:
         raise Unwell(f"{user} may not make schemas", f"GRANT CREATE ON DATABASE … TO {user}")
     return f"{' '.join(str(version).split()[:2])}; {user} may make tables and schemas"
 
 
-def _redshift(composition: Composition) -> str:
+def redshift(composition: Composition) -> str:
+    """The right to make schemas. COPY is tried by no check: it needs a table.
+
+    Raises:
+        Unwell: no right to make schemas, or it cannot be reached.
+    """
     from projections.errors import ProjectionError
 
     try:
-        version, user, may_create = composition.warehouse_store.check()
+        assert composition.redshift is not None
+        version, user, may_create = composition.redshift.check()
     except ProjectionError as error:
         raise Unwell(_sentence(error), "check the address, user, password and role of TIDEMARK_WAREHOUSE__DSN and __IAM_ROLE") from error
     if not may_create:
@@ -243,7 +251,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "postgres": (postgres, "start it with `tidemark up`, or check TIDEMARK_WAREHOUSE__DSN"),
     "neo4j": (neo4j, "start it with `tidemark up`, or check TIDEMARK_NEO4J__URI"),
     "aws": (aws, "start it with `tidemark up`, or check the credentials and rights: sns, sqs, sagemaker"),
-    "endpoint": (endpoint, "start the log first: without it nobody knows which model is deployed"),
+    "endpoint": (endpoint, "start the log first (`tidemark up`): without it nobody knows which model is deployed"),
 }
 """What is checked, and what to do where nothing closer is known."""
 

@@ -105,7 +105,7 @@ def repair(
             f"expected warehouse, found {name[:40]!r}: the graph's flows and degrees are sums of many records and the archive's objects"
             " are never changed, so neither can be repaired in part; `tidemark rebuild` builds them anew beside the live one",
         )
-    store = RepairableWarehouse(composition.warehouse_store, composition.log.generations().get(name, 1))
+    store = RepairableWarehouse(composition.warehouse_dsn, composition.log.generations().get(name, 1))
     try:
         checkpoint = {tp: offset for tp, offset in store.load_position().items() if tp[0] in store.topics}
         ends = {tp: min(offset, checkpoint[tp] if end is None else end.get(tp, 0)) for tp, offset in checkpoint.items()}

@@ -22,6 +22,7 @@ from projections.curated.catalog import NAMESPACE, CuratedCatalog, translated
 from projections.curated.table import EVENT_TYPE, canonical, columns, open_table, position_of, position_text, rows, table_name
 from projections.curated.upkeep import Upkeep, delete_below, maintain
 from projections.errors import ProjectionError, StalePosition, StoreDisagrees, StoreUnavailable
+from projections.failpoints import APPLIED, reach
 from projections.protocol import EventBatch, Excluded, Rejection
 from schema_registry.column_codec import TIME
 from schema_registry.contracts import TRANSACTION_EVENTS
@@ -115,8 +116,9 @@ class CuratedProjection:
                         f"expected the curated table's position {dict(before)}, found {stored}: a second worker has written"
                     )
             try:
-                with translated("committing a batch"):
-                    table.append(new, snapshot_properties=position_text({**position_of(table), **after}))
+                with translated("committing a batch"), table.transaction() as change:
+                    change.append(new, snapshot_properties=position_text({**position_of(table), **after}))
+                    reach(APPLIED)
                 break
             except CommitFailedException:
                 table = self._reload()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -14,26 +15,29 @@ import structlog
 
 from domain.log import Position, TopicPartition
 from projections.errors import ProjectionError, StoreUnavailable
-from projections.fingerprint import Fingerprint, fingerprints
-from projections.protocol import EventBatch, Rejection
 from projections.warehouse import redshift_statements as sql
 from projections.warehouse.canonical import columns_by_table
 from projections.warehouse.ddl import statements as layout
 from projections.warehouse.dimensions import wallet_columns
-from projections.warehouse.loader import Facts
-from projections.warehouse.redshift_columns import file_rows, read_rows, too_long
+from projections.warehouse.facts import Fact
+from projections.warehouse.redshift_columns import file_rows, read_rows
 from projections.warehouse.redshift_connection import redshift_engine, redshift_translated
 from projections.warehouse.redshift_staging import StagedFiles, folder_of
-from projections.warehouse.tables import warehouse_metadata
-from projections.warehouse.views import MATERIALISED_VIEWS, VIEWS
+from projections.warehouse.store import LAYOUT_VERSION
+from projections.warehouse.tables import CHECKPOINTS
+from projections.warehouse.views import MATERIALISED_VIEWS
+
+Facts = Sequence[tuple[Fact, pa.Table]]
 
 log = structlog.get_logger(__name__)
 
+_COMMENT = "tidemark layout "
+_RELATION = re.compile(r"CREATE (?:TABLE|MATERIALIZED VIEW|VIEW) (\w+)")
 FETCH_ROWS = 1_000  # rows that a cursor gives at once: all that a cluster of one node allows
 
 
 class RedshiftSession:
-    """See `loader.Session`."""
+    """One open connection in one generation's schema. What is done between two commits is one transaction."""
 
     def __init__(self, connection: sa.Connection, files: StagedFiles, schema: str, iam_role: str) -> None:
         self._connection = connection
@@ -45,9 +49,11 @@ class RedshiftSession:
         self._locked: dict[TopicPartition, int] | None = None
 
     def load_position(self) -> Position:
+        """The stored checkpoint."""
         return {(topic, partition): offset for topic, partition, offset in run(self._connection, sql.LOAD_CHECKPOINTS)}
 
     def stage(self, facts: Facts, before: Position, after: Position) -> None:
+        """Write the files, outside of the transaction: the same batch again writes the same objects."""
         self._locked = None
         self._folder = folder_of(self._schema, before, after)
         pieces = defaultdict(list)
@@ -56,6 +62,7 @@ class RedshiftSession:
         self._manifests = self._files.write(self._folder, pieces)
 
     def advance(self, place: TopicPartition, before: int | None, after: int) -> bool:
+        """Move one checkpoint by compare-and-set; false where it does not stand at `before`. No second writer passes until the commit."""
         if self._locked is None:
             run(self._connection, sql.LOCK_CHECKPOINTS)
             self._locked = dict(self.load_position())
@@ -69,6 +76,7 @@ class RedshiftSession:
         return True
 
     def load(self, facts: Facts) -> None:
+        """Copy the staged files, write the facts, fold their dimensions."""
         rows_by_table: dict[str, list[pa.Table]] = defaultdict(list)
         for fact, rows in facts:
             rows_by_table[fact.table].append(rows)
@@ -84,16 +92,19 @@ class RedshiftSession:
             run(self._connection, sql.drop_stage(table))
 
     def refresh(self) -> None:
+        """Bring the materialised views to the facts, each in a transaction of its own."""
         self.commit()
         with _autocommit(self._connection) as connection:
             for name in MATERIALISED_VIEWS:
                 run(connection, f"REFRESH MATERIALIZED VIEW {name}")
 
     def commit(self) -> None:
+        """Make everything since the last commit durable."""
         self._connection.commit()
         self._locked = None
 
     def committed(self) -> None:
+        """The last commit was acknowledged: the files may go."""
         if not self._manifests:
             return
         try:
@@ -102,6 +113,7 @@ class RedshiftSession:
             log.warning("staged_files_left", schema=self._schema, error=str(error))
 
     def close(self) -> None:
+        """End the connection; what was not committed is undone."""
         self._connection.invalidate()  # ends the connection without asking it for a rollback
         self._connection.close()
 
@@ -121,8 +133,8 @@ class RedshiftSession:
             run(self._connection, sql.FOLD_TRAININGS)
 
 
-class RedshiftLoader:
-    """See `loader.Loader`.
+class RedshiftDatabase:
+    """One database, the bucket from which it copies, and the role with which it does. Nothing is opened before it is asked for.
 
     Args:
         dsn: redshift+redshift_connector://user:password@host:port/database.
@@ -138,40 +150,17 @@ class RedshiftLoader:
     def __init__(self, dsn: str, s3: Any, bucket: str, prefix: str, iam_role: str = "default") -> None:
         if not sql.is_role(iam_role):
             raise ProjectionError("expected `default` or the ARN of an IAM role for Redshift's COPY, found something else")
-        self._engine = redshift_engine(dsn)
-        self._files = StagedFiles(s3, bucket, prefix)
+        self.engine = redshift_engine(dsn)
+        self.files = StagedFiles(s3, bucket, prefix)
         self._iam_role = iam_role
 
-    @property
-    def engine(self) -> sa.Engine:
-        """For those who work on all generations."""
-        return self._engine
-
     def open(self, schema: str) -> RedshiftSession:
-        return RedshiftSession(self._open(schema), self._files, schema, self._iam_role)
-
-    def screen(self, batch: EventBatch) -> list[Rejection]:
-        return list(too_long(batch))
-
-    def read_back(self, schema: str) -> Iterator[tuple[str, pa.Table]]:
-        connection = self._open(schema)
-        try:
-            yield from _stored_rows(connection)
-        finally:
-            connection.close()
-
-    def translated(self, what: str) -> AbstractContextManager[None]:
-        return redshift_translated(what)
-
-    def clean_up(self, schema: str) -> int:
-        """Delete the staged files of a generation that a crash left; returns how many. For its worker, when it starts.
-
-        Another worker of the same generation that is just loading stages its batch again.
+        """A session in this schema.
 
         Raises:
-            StoreUnavailable: S3 refused or did not answer.
+            ProjectionError: a newer Tidemark has made it.
         """
-        return self._files.remove(schema)
+        return RedshiftSession(self.connect(schema), self.files, schema, self._iam_role)
 
     def check(self) -> tuple[str, str, bool]:
         """The server's version, the user's name, and whether that user may make schemas.
@@ -180,49 +169,29 @@ class RedshiftLoader:
             StoreUnavailable: the warehouse does not answer.
             ProjectionError: it refuses.
         """
-        with redshift_translated("asking for its version"), self._engine.connect() as connection:
+        with redshift_translated("asking for its version"), self.engine.connect() as connection:
             ((version, user, may_create),) = run(connection, sql.CHECK)
             return str(version).rpartition(", ")[2], str(user), bool(may_create)
 
-    def snapshot(self, schema: str) -> tuple[Position, dict[str, Fingerprint]]:
-        """The checkpoint and each table's fingerprint, as one transaction sees them.
-
-        Raises:
-            StoreUnavailable: the warehouse does not answer.
-            ProjectionError: it refuses.
-        """
-        with redshift_translated("reading a snapshot"), self._engine.connect() as connection:
-            _use(connection, schema)
-            position = {(topic, partition): offset for topic, partition, offset in run(connection, sql.LOAD_CHECKPOINTS)}
-            return position, fingerprints(_stored_rows(connection))
-
-    def stored_counts(self, schema: str) -> dict[str, int]:
-        """Rows by table, from Redshift's own catalog.
-
-        Raises:
-            StoreUnavailable: the warehouse does not answer.
-            ProjectionError: it refuses.
-        """
-        with redshift_translated("counting rows"), self._engine.connect() as connection:
-            return {name: int(rows) for name, rows in run(connection, sql.STORED_COUNTS, {"schema": schema})}
-
-    def _open(self, schema: str) -> sa.Connection:
+    def connect(self, schema: str) -> sa.Connection:
         """A connection in this schema, which exists afterwards with all of its tables and views: what is missing is made.
 
         Each relation is made by itself: Redshift makes no materialised view inside a transaction.
         """
-        connection = self._engine.connect()
+        connection = self.engine.connect()
         try:
             found = {name for (name,) in run(connection, sql.LIST_RELATIONS, {"schema": schema})}
+            if CHECKPOINTS in found:
+                _check_layout(connection, schema)
             connection.rollback()
-            names = [*warehouse_metadata().tables, *MATERIALISED_VIEWS, *VIEWS]
-            missing = [(name, statement) for name, statement in zip(names, layout("redshift"), strict=True) if name not in found]
+            missing = [statement for statement in layout("redshift") if _named(statement) not in found]
             if missing:
                 with _autocommit(connection) as making:
                     run(making, f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
                     _use(making, schema)
-                    for _, statement in missing:
+                    for statement in missing:
                         run(making, statement)
+                    run(making, f"COMMENT ON TABLE {CHECKPOINTS} IS '{_COMMENT}{LAYOUT_VERSION:d}'")
             _use(connection, schema)
             connection.commit()
         except BaseException:
@@ -236,6 +205,22 @@ def run(connection: sa.Connection, statement: str, values: Mapping[str, Any] | N
     """Execute one statement with bound values; its rows, none for statements that give no result."""
     result = connection.exec_driver_sql(statement) if values is None else connection.execute(sa.text(statement), dict(values))
     return [tuple(row) for row in result.fetchall()] if result.returns_rows else []
+
+
+def _named(statement: str) -> str:
+    found = _RELATION.match(statement)
+    assert found is not None, statement
+    return found[1]
+
+
+def _check_layout(connection: sa.Connection, schema: str) -> None:
+    for (comment,) in run(connection, sql.READ_LAYOUT, {"schema": schema}):
+        number = str(comment).removeprefix(_COMMENT)
+        if number.isdigit() and int(number) > LAYOUT_VERSION:
+            raise ProjectionError(
+                f"the schema {schema} has layout {number}, made by a newer Tidemark; this one knows layouts up to {LAYOUT_VERSION}."
+                " Nothing was touched; go on with that one, or rebuild the warehouse under another TIDEMARK_WAREHOUSE__DSN"
+            )
 
 
 def _use(connection: sa.Connection, schema: str) -> None:
@@ -255,7 +240,8 @@ def _autocommit(connection: sa.Connection) -> Iterator[sa.Connection]:
         connection.rollback()
 
 
-def _stored_rows(connection: sa.Connection) -> Iterator[tuple[str, pa.Table]]:
+def stored_rows(connection: sa.Connection) -> Iterator[tuple[str, pa.Table]]:
+    """Every table but the checkpoints, as the connection's transaction sees it."""
     for table in columns_by_table():
         # Without a cursor the driver would hold a whole table in memory. It remembers the shape of a FETCH by its text, hence the name.
         cursor = f"rows_of_{table}"

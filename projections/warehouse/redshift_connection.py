@@ -25,11 +25,6 @@ _TRANSIENT_TEXTS = ("1023", "Serializable isolation violation", "S3ServiceExcept
 _MADE_BY_ANOTHER = frozenset({"42P06", "42P07", "23505"})
 
 
-def is_redshift(dsn: str) -> bool:
-    """Whether this address is one of Redshift."""
-    return dsn.startswith("redshift")
-
-
 def redshift_engine(dsn: str) -> sa.Engine:
     """An engine on `redshift://…` or `redshift+redshift_connector://…`, always by Amazon's driver; nothing is opened yet.
 
@@ -49,6 +44,14 @@ def redshift_engine(dsn: str) -> sa.Engine:
         connect["ssl"] = str(ssl).lower() not in _OFF
     url = url.difference_update_query(["ssl"]).set(drivername=DRIVER)
     return sa.create_engine(url, poolclass=NullPool, connect_args=connect)
+
+
+class ServerRefusal(Exception):
+    """What the server said, with its SQLSTATE, as the cause of ours; its own cause is the driver's error."""
+
+    def __init__(self, sqlstate: str, text: str) -> None:
+        super().__init__(text)
+        self.sqlstate = sqlstate
 
 
 @contextmanager
@@ -74,6 +77,8 @@ def _raise(what: str, error: DBAPIError, cause: BaseException | None) -> None:
         raise StoreUnavailable(f"the warehouse did not answer while {what}: {str(said)[:500]}") from error
     state, text = str(said.get("C", "")), f"{said.get('M', '')} {said.get('D', '')}".strip()
     sentence = f"{what}: {text[:500]}"
+    refusal = ServerRefusal(state, text)
+    refusal.__cause__ = error
     if state[:2] in _TRANSIENT_CLASSES or state in _MADE_BY_ANOTHER or any(part in text for part in _TRANSIENT_TEXTS):
-        raise StoreUnavailable(f"the warehouse did not answer while {sentence}") from error
-    raise ProjectionError(f"the warehouse refused while {sentence}") from error
+        raise StoreUnavailable(f"the warehouse did not answer while {sentence}") from refusal
+    raise ProjectionError(f"the warehouse refused while {sentence}") from refusal

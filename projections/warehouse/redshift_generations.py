@@ -1,4 +1,4 @@
-"""Generations of the warehouse on Redshift: the same four questions as `generations.WarehouseGenerations` answers on Postgres.
+"""Generations of the warehouse on Redshift: the same four questions as `generations.SchemaGenerations` answers on Postgres.
 
 Redshift's DDL is transactional, so a swap shows all views at once here too. There is no advisory lock: of two who swap at the
 same moment one is refused by the catalog, and changes nothing.
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from projections.errors import ProjectionError
 from projections.warehouse import redshift_statements as sql
-from projections.warehouse.redshift import RedshiftLoader, run
+from projections.warehouse.redshift import RedshiftDatabase, run
 from projections.warehouse.redshift_connection import redshift_translated
 from projections.warehouse.sink import schema_of
 from projections.warehouse.tables import warehouse_metadata
@@ -21,10 +21,10 @@ _LIVE = "live_generation"
 
 
 class RedshiftGenerations:
-    """Every generation in one database. Errors as in `generations.WarehouseGenerations`."""
+    """Every generation in one database. Errors as in `generations.SchemaGenerations`."""
 
-    def __init__(self, loader: RedshiftLoader) -> None:
-        self._engine = loader.engine
+    def __init__(self, database: RedshiftDatabase) -> None:
+        self._engine = database.engine
 
     def generations(self) -> tuple[int, ...]:
         """The generations that exist, ascending."""

@@ -24,6 +24,12 @@ LIST_SCHEMAS = "SELECT nspname FROM pg_namespace WHERE substring(nspname, 1, 11)
 LIST_RELATIONS = """
 SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = :schema
 """
+# Redshift takes comments on tables, not on schemas.
+READ_LAYOUT = """
+SELECT d.description FROM pg_description d
+JOIN pg_class c ON c.oid = d.objoid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = :schema AND c.relname = 'checkpoints' AND d.objsubid = 0
+"""
 STORED_COUNTS = """
 SELECT "table", tbl_rows FROM svv_table_info WHERE "schema" = :schema AND "table" <> 'checkpoints' AND tbl_rows > 0
 """

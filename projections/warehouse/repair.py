@@ -18,8 +18,6 @@ from projections.protocol import EventBatch
 from projections.warehouse.connection import run
 from projections.warehouse.dimensions import DimensionKeys, load_dimensions
 from projections.warehouse.facts import FACTS, Fact, fact_rows
-from projections.warehouse.loader import Session
-from projections.warehouse.postgres import PostgresSession
 from projections.warehouse.sink import WarehouseProjection
 from projections.warehouse.tables import LOG_COLUMNS, warehouse_metadata
 from schema_registry.column_codec import TIME
@@ -76,8 +74,7 @@ class RepairableWarehouse(WarehouseProjection):
         """
         old, new = DimensionKeys(), DimensionKeys()
         deleted = written = 0
-        with self._transaction("repairing a slice") as session:
-            cursor = _cursor(session)
+        with self._transaction("repairing a slice") as cursor:
             checkpoint: dict[TopicPartition, int] = {(t, p): offset for t, p, offset in run(cursor, LOCK_CHECKPOINTS)}
             for topic, partition, _, end in ranges:
                 if end > (reached := checkpoint.get((topic, partition), 0)):
@@ -103,8 +100,7 @@ class RepairableWarehouse(WarehouseProjection):
             StoreUnavailable: the warehouse does not answer.
         """
         found: set[tuple[str, int, int]] = set()
-        with self._transaction("looking for a wallet's rows") as session:
-            cursor = _cursor(session)
+        with self._transaction("looking for a wallet's rows") as cursor:
             for fact in _tables():
                 names = [name for name in _key_columns(fact.table) if name.endswith("wallet_id")]
                 if names:
@@ -112,12 +108,6 @@ class RepairableWarehouse(WarehouseProjection):
                     rows = run(cursor, f"SELECT log_partition, log_offset FROM {fact.table} WHERE {condition}", (wallet_id,))
                     found.update((fact.topic, partition, offset) for partition, offset in rows)
         return found
-
-
-def _cursor(session: Session) -> Cursor:
-    if not isinstance(session, PostgresSession):
-        raise RepairRefused("repair in place works on PostgreSQL alone: on Redshift rebuild the warehouse")
-    return session.cursor
 
 
 def _fold_again(cursor: Cursor, old: DimensionKeys, new: DimensionKeys) -> None:

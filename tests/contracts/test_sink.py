@@ -1,5 +1,5 @@
-"""What every sink must do once, run against the raw archive, the curated table, the warehouse (on Postgres and on Redshift's
-road) and the wallet graph on real servers."""
+"""What every sink must do once, run against the raw archive, the curated table, the warehouse (on Redshift too, through
+its own driver and a stand-in) and the wallet graph on real servers, and against the fake of tests."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ from projections.records import RecordBatch, seq_header
 from projections.verify import raw_table
 from projections.wallet_graph import WalletGraphProjection
 from projections.warehouse import WarehouseProjection
+from projections.warehouse.redshift_sink import RedshiftWarehouse
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.projections.redshift_store import redshift_store
 from tests.unit.domain.facts import transaction
+from tests.unit.projections.fakes import MemorySink, MemoryTable
 from tests.unit.projections.warehouse.databases import fresh_database
 
 CATALOG = SchemaCatalog.numbered()
@@ -191,6 +193,24 @@ class SinkContract(ABC):
         assert self.whole(rebuilt) == rows
 
 
+class TestMemory(SinkContract):
+    """The fake that tests of the loop and of the checkpoint protocol use: it must be no better and no worse than a real store."""
+
+    @pytest.fixture
+    def open_sink(self) -> Callable[[], MemorySink]:
+        table = MemoryTable()
+        return lambda: MemorySink(table)
+
+    def fresh(self, sink: MemorySink) -> MemorySink:
+        return MemorySink()
+
+    def crash_before_commit(self, sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
+        def die() -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sink, "at_commit", die)
+
+
 class TestArchive(SinkContract):
     _generations = count(100)
 
@@ -267,21 +287,27 @@ class TestWarehouse(SinkContract):
         return WarehouseProjection(self.dsn, generation=2)
 
     def crash_before_commit(self, sink: WarehouseProjection, monkeypatch: pytest.MonkeyPatch) -> None:
-        _dies_after(sink, "_advance", monkeypatch)
+        dies_after(sink, "_advance", monkeypatch)
 
     def facts(self, rows: list[str]) -> list[str]:
         return [row for row in rows if row.startswith("fact_transaction ")]
 
 
-class TestWarehouseOnRedshift(TestWarehouse):
+class TestWarehouseOnRedshift(SinkContract):
     @pytest.fixture
-    def open_sink(self, postgres_dsn: str, s3_settings: S3Settings) -> Iterator[Callable[[], WarehouseProjection]]:
+    def open_sink(self, postgres_dsn: str, s3_settings: S3Settings) -> Iterator[Callable[[], RedshiftWarehouse]]:
         with redshift_store(postgres_dsn, s3_settings) as store:
             self.store = store
             yield store.warehouse
 
-    def fresh(self, sink: WarehouseProjection) -> WarehouseProjection:
+    def fresh(self, sink: RedshiftWarehouse) -> RedshiftWarehouse:
         return self.store.warehouse(generation=2)
+
+    def crash_before_commit(self, sink: RedshiftWarehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+        dies_after(sink, "_advance", monkeypatch)
+
+    def facts(self, rows: list[str]) -> list[str]:
+        return [row for row in rows if row.startswith("fact_transaction ")]
 
 
 class TestWalletGraph(SinkContract):
@@ -310,7 +336,7 @@ class TestWalletGraph(SinkContract):
         return [row for row in rows if row.startswith("sent ")]
 
 
-def _dies_after(sink: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def dies_after(sink: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done = getattr(sink, name)
 
     def die(*args: Any) -> None:

@@ -1,4 +1,5 @@
-"""The crash matrix: real workers ended with SIGKILL at every step of the engine, real servers killed and paused under load.
+"""The crash matrix: real workers ended with SIGKILL at every step of the engine, real servers killed and paused under load, and the
+network between them refused, reset, slowed, swallowed and cut.
 
     python -m tests.e2e.crash_matrix --kills 150 --seed 7      (`make crash-test` calls this)
 
@@ -21,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -38,6 +39,10 @@ from projections.runner import FlushPolicy, Runner
 from projections.verify import Proof
 from schema_registry.contracts import CASE_EVENTS, COMMANDS, SCORE_EVENTS, TRANSACTION_EVENTS, WALLET_EVENTS
 from schema_registry.record_codec import RecordCodec
+from tests.e2e.network import SERVERS as NETWORKED
+from tests.e2e.network import Network, closing
+from tests.e2e.small_model import deploy_small_model
+from tests.fault_proxy import FAULTS, Fault
 from tests.integration.infra.own_log import OwnLog, own_log
 
 _TRANSFORMER = (at.FETCHED, at.DECIDED, at.PRODUCED, at.OFFSETS_SENT, at.COMMITTED, at.INDEXED, at.ACKNOWLEDGED)
@@ -47,14 +52,17 @@ STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "archive": (at.FETCHED, at.ENCODED, at.UPLOADED, at.COMMITTED, at.ACKNOWLEDGED),
     "warehouse": _SINK,
     "graph": _SINK,
+    "curated": _SINK,
     "scorer": _TRANSFORMER,
     "alerts": _TRANSFORMER,
     "notifier": (at.FETCHED, at.SENT, at.MARKED, at.ACKNOWLEDGED),
 }
 """Every step at which each worker can die."""
-STORES: Final = ("archive", "warehouse", "graph")
+STORES: Final = ("archive", "warehouse", "graph", "curated")
 WITHOUT_MODEL: Final = ("command-handler", *STORES, "notifier")
 """Workers that need no deployed model."""
+WORKERS: Final = ("command-handler", *STORES, "scorer", "alerts", "notifier")
+"""All of them, in the order of the stream through them."""
 SERVERS: Final = ("kafka", "s3", "postgres", "neo4j", "registry", "aws")
 FLUSH_RECORDS: Final = 60  # so that a backlog of some thousand records has many flushes to die in
 BURST: Final = 1_500  # transactions sent before a round
@@ -67,6 +75,7 @@ _PRELOADED: Final = [
     "infra.command_handler",
     "projections.warehouse",
     "projections.wallet_graph",
+    "projections.curated",
     "ml.packaging",
     "ml.scorer",
 ]
@@ -105,10 +114,18 @@ class CrashMatrix:
         workers: names of `STEPS` to kill.
         rng: decides passes, moments and order.
         say: told of each kill before it is made.
+        network: lies between supervised workers and servers, where one is given.
     """
 
-    def __init__(self, log: OwnLog, workers: Sequence[str], rng: random.Random, say: Callable[[str], None] = lambda text: None) -> None:
-        self._log, self._workers, self._rng, self._say = log, tuple(workers), rng, say
+    def __init__(
+        self,
+        log: OwnLog,
+        workers: Sequence[str],
+        rng: random.Random,
+        say: Callable[[str], None] = lambda text: None,
+        network: Network | None = None,
+    ) -> None:
+        self._log, self._workers, self._rng, self._say, self._network = log, tuple(workers), rng, say, network
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(_PRELOADED)
         self._bursts = self._burst_seeds()
@@ -152,6 +169,19 @@ class CrashMatrix:
             self._until(lambda: self._is_killed(name), f"{name} runs, to be killed")
         self.outcome.kills[(name, "paused" if is_pause else "killed")] += 1
 
+    def strike_network(self, name: str, fault: Fault) -> None:
+        """Let the network to a server fail while every worker runs under the supervisor and work comes in."""
+        assert self._network is not None
+        self._say(f"the network to {name}: {fault}")
+        self.send(BURST // 10)
+        if name == "registry":  # asked at a start only
+            worker = self._rng.choice(self._workers)
+            self._until(lambda: self._is_killed(worker), f"{worker} runs, to be killed")
+        if self._network.strike(name, fault, self._rng):
+            self.outcome.kills[(f"network to {name}", fault)] += 1
+        else:
+            self.outcome.missed.append(Kill(f"network to {name}", fault))
+
     def send(self, transactions: int) -> None:
         """Send new transactions as commands, every tenth of them twice."""
         producer = self._log.composition.producer
@@ -187,7 +217,8 @@ class CrashMatrix:
     def supervised(self) -> None:
         """Let the supervisor keep every worker running from here on."""
         for name in self._workers:
-            self._log.stack.start_worker(name, [sys.executable, "-m", "infra.cli", "run", name])
+            environment = self._network.environment() if self._network is not None else {}
+            self._log.stack.start_worker(name, [sys.executable, "-m", "infra.cli", "run", name], environment)
 
     def settle(self) -> None:
         """Wait until every supervised worker has reached the head, then stop them."""
@@ -201,7 +232,7 @@ class CrashMatrix:
         composition = self._log.fresh()
         verifier = composition.verifier()
         proofs: list[Proof] = [verifier.log(), verifier.archive(composition.archive())]
-        proofs += [verifier.projection(store) for store in (composition.warehouse(), composition.graph())]
+        proofs += [verifier.projection(store) for store in self._stores(composition)]
         self.outcome.problems += [f"{proof.store}: {problem}" for proof in proofs for problem in proof.problems[:3]]
         self.outcome.problems += [f"{proof.store} is {proof.lag_records} records behind" for proof in proofs if proof.lag_records]
         for name, topic, key in (("TransactionScored", SCORE_EVENTS, "tx_seq"), ("AlertRaised", CASE_EVENTS, "case_id")):
@@ -211,6 +242,10 @@ class CrashMatrix:
                 self.outcome.problems.append(f"{name} {doubles[0]} is there {found[doubles[0]]} times")
             if name == "TransactionScored" and found and len(found) != max(found) - min(found) + 1:
                 self.outcome.problems.append(f"{max(found) - min(found) + 1 - len(found)} transactions have no score")
+
+    def _stores(self, composition: Composition) -> list[Any]:
+        stores = [composition.warehouse(), composition.graph()]
+        return [*stores, composition.curated()] if "curated" in self._workers else stores
 
     def _process(self, worker: str, step: str | None, passes: int) -> int | None:
         settings = self._log.stack.settings()
@@ -278,15 +313,22 @@ def _run_armed(settings: Settings, name: str, step: str | None, passes: int) -> 
 
 
 def run_matrix(kills: int, seed: int, console: Console) -> Outcome:
-    """Kill at least `kills` times, servers included, and judge."""
+    """Kill at least `kills` times, servers and network included, and judge."""
     rng = random.Random(seed)
-    with own_log(list(SERVERS)) as log:
-        matrix = CrashMatrix(log, WITHOUT_MODEL, rng, lambda text: console.print(f"  {text}", style="dim", highlight=False))
-        while matrix.outcome.kills.total() < kills * 3 // 4 and not matrix.outcome.problems:
+    networks: list[Network] = []
+    with closing(networks), own_log(list(SERVERS), lambda stack: networks.append(Network(stack))) as log:
+        deploy_small_model(log)
+        matrix = CrashMatrix(log, WORKERS, rng, lambda text: console.print(f"  {text}", style="dim", highlight=False), networks[0])
+        while matrix.outcome.kills.total() < kills * 2 // 3 and not matrix.outcome.problems:
             matrix.sweep()
         matrix.supervised()
+        faults = [(name, fault) for name in NETWORKED for fault in FAULTS]
         while matrix.outcome.kills.total() < kills:
-            matrix.strike_server(rng.choice(SERVERS), is_pause=rng.random() < 0.5)
+            if faults and rng.random() < 0.5:
+                matrix.strike_network(*faults.pop(rng.randrange(len(faults))))
+            else:
+                matrix.strike_server(rng.choice(SERVERS), is_pause=rng.random() < 0.5)
+            faults = faults or [(name, fault) for name in NETWORKED for fault in FAULTS]
         matrix.settle()
         matrix.judge()
     return matrix.outcome
@@ -304,7 +346,7 @@ def table(outcome: Outcome) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the matrix from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Kill workers at every step and servers under load; verify afterwards.")
+    parser = argparse.ArgumentParser(description="Kill workers at every step, servers and network under load; verify afterwards.")
     parser.add_argument("--kills", type=int, default=150, help="how many at least")
     parser.add_argument("--seed", type=int, default=None, help="repeat a run")
     options = parser.parse_args(arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +62,16 @@ class OwnLog:
 
 
 @contextmanager
-def own_log(parts: Sequence[str]) -> Iterator[OwnLog]:
-    """Start these servers in a folder that is removed at the end; topics and contracts are there."""
+def own_log(parts: Sequence[str], before_up: Callable[[Stack], None] = lambda stack: None) -> Iterator[OwnLog]:
+    """Start these servers in a folder that is removed at the end; topics and contracts are there.
+
+    Args:
+        before_up: told of the stack before any server of it runs.
+    """
     folder = Path(tempfile.mkdtemp(prefix="tidemark-own-"))
     stack = Stack.of(bare_settings(folder, "own"))
     try:
+        before_up(stack)
         stack.up(parts, is_tethered=True)
         composition = Composition(stack.settings())
         prepare_log(composition)

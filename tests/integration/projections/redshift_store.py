@@ -14,8 +14,8 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import URL
 
 from infra.settings import S3Settings
-from projections.warehouse import WarehouseProjection
-from projections.warehouse.redshift import RedshiftLoader
+from projections.warehouse.redshift import RedshiftDatabase
+from projections.warehouse.redshift_sink import RedshiftWarehouse
 from tests.integration.projections.redshift_dialect import prepare
 from tests.integration.projections.redshift_proxy import RedshiftProxy, running
 from tests.unit.projections.warehouse.databases import fresh_database
@@ -33,13 +33,13 @@ class RedshiftStore:
     s3: Any
     bucket: str
     prefix: str
-    opened: list[WarehouseProjection] = field(default_factory=list)
+    opened: list[RedshiftWarehouse] = field(default_factory=list)
 
-    def loader(self, role: str = ROLE) -> RedshiftLoader:
-        return RedshiftLoader(self.dsn, self.s3, self.bucket, self.prefix, role)
+    def database(self, role: str = ROLE) -> RedshiftDatabase:
+        return RedshiftDatabase(self.dsn, self.s3, self.bucket, self.prefix, role)
 
-    def warehouse(self, generation: int = 1) -> WarehouseProjection:
-        self.opened.append(WarehouseProjection(self.loader(), generation))
+    def warehouse(self, generation: int = 1) -> RedshiftWarehouse:
+        self.opened.append(RedshiftWarehouse(self.database(), generation))
         return self.opened[-1]
 
     def staged(self) -> list[str]:

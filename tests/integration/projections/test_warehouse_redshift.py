@@ -11,10 +11,11 @@ from infra.settings import S3Settings
 from projections.errors import ProjectionError, StalePosition, StoreUnavailable
 from projections.failpoints import APPLIED
 from projections.fingerprint import fingerprints
-from projections.warehouse import WarehouseProjection
-from projections.warehouse.generations import warehouse_generations
-from projections.warehouse.repair import RepairableWarehouse, RepairRefused
-from projections.warehouse.snapshot import snapshot
+from projections.warehouse.redshift import run
+from projections.warehouse.redshift_connection import redshift_translated
+from projections.warehouse.redshift_generations import RedshiftGenerations
+from projections.warehouse.redshift_sink import RedshiftWarehouse
+from projections.warehouse.repair import RepairableWarehouse
 from projections.work import _apply
 from tests.integration.projections.redshift_proxy import Lost
 from tests.integration.projections.redshift_store import RedshiftStore, redshift_store
@@ -31,7 +32,7 @@ def store(postgres_dsn: str, s3_settings: S3Settings) -> Iterator[RedshiftStore]
         yield found
 
 
-def load(warehouse: WarehouseProjection, placed: list[Placed]) -> None:
+def load(warehouse: RedshiftWarehouse, placed: list[Placed]) -> None:
     warehouse.apply(batch_of(placed), {}, position_after(placed))
 
 
@@ -126,7 +127,7 @@ def test_what_a_crash_left_in_s3_goes_when_the_next_worker_starts(store: Redshif
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("projections.warehouse.sink.reach", die)
+        patch.setattr("projections.warehouse.redshift_sink.reach", die)
         with pytest.raises(KeyboardInterrupt):
             load(warehouse, placed)
     left = store.staged()
@@ -137,11 +138,11 @@ def test_what_a_crash_left_in_s3_goes_when_the_next_worker_starts(store: Redshif
 
 
 def test_a_role_that_the_cluster_has_not_is_an_error_and_text_that_is_no_role_never_reaches_it(store: RedshiftStore) -> None:
-    stranger = WarehouseProjection(store.loader("arn:aws:iam::999999999999:role/other"))
+    stranger = RedshiftWarehouse(store.database("arn:aws:iam::999999999999:role/other"))
     with pytest.raises(ProjectionError, match="not authorized"):
         load(stranger, one_of_each())
     with pytest.raises(ProjectionError, match="found something else"):
-        store.loader("x' CREDENTIALS 'y")
+        store.database("x' CREDENTIALS 'y")
     stranger.close()
 
 
@@ -176,13 +177,15 @@ def test_every_row_that_is_changed_doubled_or_deleted_shows(store: RedshiftStore
 def test_a_snapshot_has_the_checkpoint_of_its_rows(store: RedshiftStore) -> None:
     warehouse = store.warehouse()
     load(warehouse, one_of_each())
-    position, found = snapshot(store.loader(), 1)
+    position, found = store.warehouse().snapshot()
     assert position == warehouse.load_position()
     assert found == fingerprints(warehouse.read_back())
+    query(store.behind, "ANALYZE")
+    assert warehouse.stored_counts()["fact_transaction"] == 120
 
 
 def test_generations_are_listed_published_swapped_and_dropped(store: RedshiftStore) -> None:
-    generations = warehouse_generations(store.loader())
+    generations = RedshiftGenerations(store.database())
     assert (generations.generations(), generations.live()) == ((), None)
     for number, count in ((1, 6), (2, 12)):
         load(store.warehouse(number), transactions(0, count))
@@ -209,6 +212,29 @@ def test_a_layout_that_was_cut_short_is_completed(store: RedshiftStore) -> None:
     assert query(store.behind, "SELECT count(*) FROM warehouse_g1.v_fraud_features") == [(6,)]
 
 
+def test_a_layout_of_a_newer_tidemark_is_not_touched(store: RedshiftStore) -> None:
+    store.warehouse().load_position()
+    query(store.behind, "COMMENT ON TABLE warehouse_g1.checkpoints IS 'tidemark layout 99'")
+    with pytest.raises(ProjectionError, match="has layout 99, made by a newer Tidemark"):
+        store.warehouse().load_position()
+
+
+def test_what_redshift_has_not_is_refused_by_the_stand_in(store: RedshiftStore) -> None:
+    store.warehouse().load_position()
+    for statement, word in (
+        ("INSERT INTO checkpoints VALUES ('t', 1, 2) ON CONFLICT DO NOTHING", "ON CONFLICT"),
+        ("DELETE FROM checkpoints RETURNING topic", "RETURNING"),
+        ("SELECT DISTINCT ON (topic) topic FROM checkpoints", "DISTINCT ON"),
+        ("CREATE INDEX i ON checkpoints (topic)", "CREATE INDEX"),
+    ):
+        with (
+            pytest.raises(ProjectionError, match=word),
+            redshift_translated("trying"),
+            store.database().connect("warehouse_g1") as connection,
+        ):
+            run(connection, statement)
+
+
 def test_text_longer_than_its_column_is_one_record_s_trouble(store: RedshiftStore) -> None:
     warehouse = store.warehouse()
     long = replace(transaction(1), payment=replace(transaction(2).payment, location="é" * 33_000))  # type: ignore[type-var]
@@ -219,5 +245,5 @@ def test_text_longer_than_its_column_is_one_record_s_trouble(store: RedshiftStor
 
 
 def test_repair_in_place_says_that_it_needs_postgres(store: RedshiftStore) -> None:
-    with pytest.raises(RepairRefused, match="rebuild the warehouse"):
-        RepairableWarehouse(store.loader()).places_of(WALLET)
+    with pytest.raises(ProjectionError, match="works on PostgreSQL alone"):
+        RepairableWarehouse(store.dsn)

@@ -93,7 +93,7 @@ def test_a_crash_before_commit_leaves_nothing(dsn: str, monkeypatch: pytest.Monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("projections.warehouse.postgres.load_dimensions", crash)
+        patch.setattr("projections.warehouse.sink.load_dimensions", crash)
         with pytest.raises(KeyboardInterrupt):
             warehouse.apply(batch_of(placed), {}, position_after(placed))
     assert stored_rows(warehouse) == {}
@@ -116,7 +116,7 @@ def test_a_session_killed_in_the_middle_is_store_unavailable_and_leaves_nothing(
         load(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("projections.warehouse.postgres.load_dimensions", kill_then_load)
+        patch.setattr("projections.warehouse.sink.load_dimensions", kill_then_load)
         with pytest.raises(StoreUnavailable) as caught:
             warehouse.apply(batch_of(placed), {}, position_after(placed))
     assert isinstance(caught.value.__cause__, adbc_driver_manager.Error)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Event as ThreadEvent
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 
 from domain.log import NewRecord, Position, Record
 from projections.errors import BatchRefused, StalePosition, StoreUnavailable
-from projections.protocol import EventBatch, Rejection
+from projections.protocol import EventBatch, Excluded, Rejection
 from projections.records import RecordBatch, seq_header
 from projections.work import Done, Step
 from schema_registry.catalog import SchemaCatalog
@@ -21,6 +22,7 @@ from tests.unit.domain.facts import transaction
 CATALOG = SchemaCatalog.numbered()
 CODEC = RecordCodec(CATALOG)
 T, W = TRANSACTION_EVENTS, WALLET_EVENTS
+_PLACE = (("_topic", pa.string()), ("_partition", pa.int32()), ("_offset", pa.int64()))
 
 
 def value_of(number: int, **changes: Any) -> bytes:
@@ -99,27 +101,43 @@ class ListWork:
         return Done(sum(map(len, batches)), len(strays), after)
 
 
+class MemoryTable:
+    """One generation in memory: rows, where each came from, and the checkpoint. Sinks that share it are several writers on one store."""
+
+    def __init__(self) -> None:
+        self.rows: list[str] = []
+        self.places: list[tuple[str, int, int]] = []
+        self.position: dict[tuple[str, int], int] = {}
+        self.is_lossy = False
+        self.lock = Lock()
+
+
 class MemorySink:
-    """A projection in memory: rows and checkpoint move together, by compare-and-set."""
+    """A projection in memory: rows and checkpoint move together, by compare-and-set. The hooks are moments at which a test may act."""
 
     name = "memory"
     topics: tuple[str, ...] = (T,)
     reads: Mapping[str, tuple[str, ...]] = {"TransactionRecorded": ("tx_id", "block")}
 
-    def __init__(self) -> None:
-        self.rows: list[str] = []
-        self.position: dict[tuple[str, int], int] = {}
+    def __init__(self, table: MemoryTable | None = None) -> None:
+        self.table = table if table is not None else MemoryTable()
+        self.rows, self.position = self.table.rows, self.table.position
         self.applied = 0
         self.refuses: set[str] = set()
+        self.takes_block_13 = False
         self.fail_before_commit = 0
         self.fail_after_commit = 0
+        self.at_apply: Callable[[], None] = lambda: None
+        self.at_commit: Callable[[], None] = lambda: None
+        self.at_committed: Callable[[], None] = lambda: None
 
     def load_position(self) -> Position:
-        return dict(self.position)
+        with self.table.lock:
+            return dict(self.position)
 
     def screen(self, batch: EventBatch) -> Sequence[Rejection]:
         table = batch.tables.get("TransactionRecorded")
-        rows = table.to_pylist() if table is not None else []
+        rows = table.to_pylist() if table is not None and not self.takes_block_13 else []
         return [
             Rejection(row["_topic"], row["_partition"], row["_offset"], "block_13", "expected another block, found 13")
             for row in rows
@@ -128,19 +146,35 @@ class MemorySink:
 
     def apply(self, batch: EventBatch, before: Position, after: Position) -> None:
         self.applied += 1
+        self.at_apply()
         if self.fail_before_commit:
             self.fail_before_commit -= 1
             raise StoreUnavailable("the store is away")
-        if any(self.position.get(tp) != before.get(tp) for tp in after):
-            raise StalePosition(f"expected {dict(before)}, found {self.position}")
-        ids = [tx_id for table in batch.tables.values() for tx_id in table["tx_id"].to_pylist()]
-        if self.refuses & set(ids):
-            raise BatchRefused("the store does not like a row")
-        self.rows += ids
-        self.position.update(after)
+        with self.table.lock:
+            if any(self.position.get(tp) != before.get(tp) for tp in after):
+                raise StalePosition(f"expected {dict(before)}, found {self.position}")
+            found = [row for table in batch.tables.values() for row in table.to_pylist()]
+            if self.refuses & {row["tx_id"] for row in found}:
+                raise BatchRefused("the store does not like a row")
+            self.at_commit()
+            self.rows += [row["tx_id"] for row in found]
+            self.table.places += [(row["_topic"], row["_partition"], row["_offset"]) for row in found]
+            self.position.update(after)
+        self.at_committed()
         if self.fail_after_commit:
             self.fail_after_commit -= 1
             raise StoreUnavailable("the answer was lost")
+
+    def expected(self, batches: Iterator[EventBatch], excluded: Excluded) -> Iterator[tuple[str, pa.Table]]:
+        for batch in batches:
+            for table in batch.tables.values():
+                yield "rows", table.select(["_topic", "_partition", "_offset", "tx_id"])
+
+    def read_back(self) -> Iterator[tuple[str, pa.Table]]:
+        with self.table.lock:
+            places, rows = list(zip(*self.table.places, strict=True)) or [(), (), ()], list(self.rows)
+        columns = {name: pa.array(list(places[i]), kind) for i, (name, kind) in enumerate(_PLACE)}
+        yield "rows", pa.table({**columns, "tx_id": pa.array(rows, pa.string())})
 
 
 class MemoryQuarantine:
