@@ -24,6 +24,7 @@ from schema_registry.record_codec import RecordCodec
 
 if TYPE_CHECKING:
     from projections.verify import Verifier
+    from projections.warehouse.redshift import RedshiftDatabase
 
 AUTHORISED = frozenset({"card", "customer", "bank"})
 """Networks where a frozen source may not send: its institution asks before value moves. On any other it has moved already."""
@@ -88,7 +89,26 @@ class Composition:
         """The warehouse projection, by default the live generation."""
         from projections.warehouse import WarehouseProjection
 
-        return WarehouseProjection(self.warehouse_dsn, generation or self.generations.get("warehouse", 1))
+        generation = generation or self.generations.get("warehouse", 1)
+        if (database := self.redshift) is not None:
+            from projections.warehouse.redshift_sink import RedshiftWarehouse
+
+            return RedshiftWarehouse(database, generation)
+        return WarehouseProjection(self.warehouse_dsn, generation)
+
+    @cached_property
+    def redshift(self) -> RedshiftDatabase | None:
+        """The warehouse's Redshift, none where it is a Postgres. Nothing is opened yet.
+
+        Raises:
+            ProjectionError: the address or the role is malformed.
+        """
+        if not self.warehouse_dsn.startswith("redshift"):
+            return None
+        from projections.warehouse.redshift import RedshiftDatabase
+
+        given = self.settings.warehouse
+        return RedshiftDatabase(self.warehouse_dsn, self.clients.s3, self.settings.s3.bucket, given.staging_prefix, given.iam_role)
 
     def curated(self, generation: int | None = None) -> Any:
         """The curated table, by default the live generation."""
@@ -125,10 +145,14 @@ class Composition:
         return projection(self.warehouse_dsn, generation or self.generations.get(name, 1))
 
     def schemas(self, name: str) -> Any:
-        """The generations of a read model in Postgres: the warehouse's, or an installed projection's."""
+        """The generations of a read model in schemas: the warehouse's, or an installed projection's (in Postgres alone)."""
         from projections.table_projection import live_schema
         from projections.warehouse import SchemaGenerations
 
+        if name == "warehouse" and self.redshift is not None:
+            from projections.warehouse.redshift_generations import RedshiftGenerations
+
+            return RedshiftGenerations(self.redshift)
         return SchemaGenerations(self.warehouse_dsn, live_schema(name))
 
     def was_started(self, name: str) -> bool:
@@ -192,7 +216,7 @@ class Composition:
             InvalidValue: no such worker.
             BrokenProjection: an installed projection cannot be used.
         """
-        return WORKERS[name](self) if name in WORKERS else self._in_postgres(name)
+        return WORKERS[name](self) if name in WORKERS else self._in_schemas(name)
 
     def _command_handler(self) -> Worker:
         from infra.command_handler import CommandHandler
@@ -212,11 +236,13 @@ class Composition:
         return self.sink("archive", archive)
 
     def _warehouse(self) -> Worker:
-        return self._in_postgres("warehouse")
+        return self._in_schemas("warehouse")
 
-    def _in_postgres(self, name: str) -> Worker:
+    def _in_schemas(self, name: str) -> Worker:
         projection = self.store(name)
         projection.load_position()
+        if hasattr(projection, "clean_up"):  # what a crash left outside of the store's transaction
+            projection.clean_up()
         generations = self.schemas(name)
         if generations.live() != projection.generation:
             generations.publish(projection.generation)

@@ -143,6 +143,8 @@ def postgres(composition: Composition) -> str:
 
     if not composition.warehouse_dsn:
         raise Unwell("no address is known", _START)
+    if composition.warehouse_dsn.startswith("redshift"):
+        return redshift(composition)
     try:
         with psycopg.connect(composition.warehouse_dsn, connect_timeout=int(CONNECT_TIMEOUT_S)) as connection:
             connection.execute("CREATE TEMPORARY TABLE tidemark_doctor (value integer)")
@@ -156,6 +158,24 @@ def postgres(composition: Composition) -> str:
     if not may_create:
         raise Unwell(f"{user} may not make schemas", f"GRANT CREATE ON DATABASE … TO {user}")
     return f"{' '.join(str(version).split()[:2])}; {user} may make tables and schemas"
+
+
+def redshift(composition: Composition) -> str:
+    """The right to make schemas. COPY is tried by no check: it needs a table.
+
+    Raises:
+        Unwell: no right to make schemas, or it cannot be reached.
+    """
+    from projections.errors import ProjectionError
+
+    try:
+        assert composition.redshift is not None
+        version, user, may_create = composition.redshift.check()
+    except ProjectionError as error:
+        raise Unwell(_sentence(error), "check the address, user, password and role of TIDEMARK_WAREHOUSE__DSN and __IAM_ROLE") from error
+    if not may_create:
+        raise Unwell(f"{user} may not make schemas", f"GRANT CREATE ON DATABASE … TO {user}")
+    return f"{version}; {user} may make schemas; COPY was not tried"
 
 
 def neo4j(composition: Composition) -> str:

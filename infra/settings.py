@@ -119,7 +119,9 @@ class S3Settings(_Group):
 class WarehouseSettings(_Group):
     """How to reach the warehouse."""
 
-    dsn: SecretStr | None = Field(None, description="postgresql:// or redshift:// address, user and password included.")
+    dsn: SecretStr | None = Field(None, description="postgresql:// or redshift+redshift_connector:// address, user and password included.")
+    iam_role: str = Field("default", description="Redshift alone: ARN of the role with which COPY reads the bucket, or `default`.")
+    staging_prefix: str = Field("warehouse-staging", description="Redshift alone: key prefix of the bucket below which batches are staged.")
 
 
 class CuratedSettings(_Group):

@@ -23,18 +23,18 @@ from schema_registry.column_codec import DECIMAL
 _LOG_NAMES = {"log_topic": "_topic", "log_partition": "_partition", "log_offset": "_offset"}
 _FOLD_ROWS = 2_000_000  # keys gathered before they are made distinct, about 120 MB of wallet ids
 _UNKNOWN = "unknown"
-_AMOUNTS = frozenset({"amount", "counter_amount", "fee"})
+AMOUNTS = frozenset({"amount", "counter_amount", "fee"})
 
 
 def stored_rows(cursor: Cursor) -> Iterator[tuple[str, pa.Table]]:
     """Every table but the checkpoints, as the cursor's transaction sees it, in the driver's pieces of some 16 MB."""
-    for name, columns in _columns_by_table().items():
+    for name, columns in columns_by_table().items():
         # Amounts leave the server as exact text: three times as fast as the driver's own reading of NUMERIC.
-        chosen = ", ".join(f'"{column}"::text' if column in _AMOUNTS else f'"{column}"' for column in columns)
+        chosen = ", ".join(f'"{column}"::text' if column in AMOUNTS else f'"{column}"' for column in columns)
         cursor.execute(f"SELECT {chosen} FROM {name}")
         with cursor.fetch_record_batch() as reader:
             for piece in reader:
-                yield name, _canonical(name, pa.Table.from_batches([piece]))
+                yield name, canonical_rows(name, pa.Table.from_batches([piece]))
 
 
 def expected_rows(batches: Iterator[EventBatch]) -> Iterator[tuple[str, pa.Table]]:
@@ -44,14 +44,14 @@ def expected_rows(batches: Iterator[EventBatch]) -> Iterator[tuple[str, pa.Table
         for fact, rows in fact_rows(batch):
             fold.add(fact.table, rows)
             topic = pa.repeat(pa.scalar(fact.topic), rows.num_rows)
-            yield fact.table, _canonical(fact.table, rows.append_column("log_topic", topic))
+            yield fact.table, canonical_rows(fact.table, rows.append_column("log_topic", topic))
     yield from fold.dimensions()
 
 
-def _canonical(name: str, rows: pa.Table) -> pa.Table:
-    """Columns in the order of the layout, every type one that both sides share."""
+def canonical_rows(name: str, rows: pa.Table) -> pa.Table:
+    """A table's rows as they are compared: columns in the order of the layout, every type one that both sides share."""
     columns: dict[str, pa.Array | pa.ChunkedArray] = {}
-    for column in _columns_by_table()[name]:
+    for column in columns_by_table()[name]:
         values = rows[column] if column in rows.column_names else pa.nulls(rows.num_rows, pa.string())
         columns[_LOG_NAMES.get(column, column)] = _plain(column, values)
     return pa.table(columns)
@@ -59,7 +59,7 @@ def _canonical(name: str, rows: pa.Table) -> pa.Table:
 
 def _plain(column: str, values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     kind = values.type
-    if column in _AMOUNTS:
+    if column in AMOUNTS:
         return values.cast(DECIMAL)
     if pa.types.is_list(kind):
         return _hex(pa.chunked_array([_bytes_of(chunk) for chunk in values.chunks], pa.binary()))
@@ -90,7 +90,7 @@ def _hex(values: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 @cache
-def _columns_by_table() -> dict[str, tuple[str, ...]]:
+def columns_by_table() -> dict[str, tuple[str, ...]]:
     """Every table that is compared, with its columns in the order of the layout."""
     tables = warehouse_metadata().tables
     return {name: tuple(table.columns.keys()) for name, table in tables.items() if name != CHECKPOINTS}
@@ -197,4 +197,4 @@ def _frame(rows: pa.Table) -> pl.DataFrame:
 
 
 def _arrow(name: str, frame: pl.DataFrame) -> pa.Table:
-    return _canonical(name, frame.select(_columns_by_table()[name]).to_arrow())
+    return canonical_rows(name, frame.select(columns_by_table()[name]).to_arrow())

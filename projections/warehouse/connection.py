@@ -29,6 +29,8 @@ def connector(dsn: str) -> Connect:
     Raises:
         ProjectionError: the text is neither.
     """
+    if dsn.startswith("redshift"):
+        raise ProjectionError("this works on PostgreSQL alone, and the warehouse is Redshift")
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.Error as error:

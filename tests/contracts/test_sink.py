@@ -1,5 +1,5 @@
-"""What every sink must do once, run against the raw archive, the curated table, the warehouse and the wallet graph on real servers,
-and against the fake of tests."""
+"""What every sink must do once, run against the raw archive, the curated table, the warehouse (on Redshift too, through
+its own driver and a stand-in) and the wallet graph on real servers, and against the fake of tests."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ from projections.records import RecordBatch, seq_header
 from projections.verify import raw_table
 from projections.wallet_graph import WalletGraphProjection
 from projections.warehouse import WarehouseProjection
+from projections.warehouse.redshift_sink import RedshiftWarehouse
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
+from tests.integration.projections.redshift_store import redshift_store
 from tests.unit.domain.facts import transaction
 from tests.unit.projections.fakes import MemorySink, MemoryTable
 from tests.unit.projections.warehouse.databases import fresh_database
@@ -285,6 +287,23 @@ class TestWarehouse(SinkContract):
         return WarehouseProjection(self.dsn, generation=2)
 
     def crash_before_commit(self, sink: WarehouseProjection, monkeypatch: pytest.MonkeyPatch) -> None:
+        dies_after(sink, "_advance", monkeypatch)
+
+    def facts(self, rows: list[str]) -> list[str]:
+        return [row for row in rows if row.startswith("fact_transaction ")]
+
+
+class TestWarehouseOnRedshift(SinkContract):
+    @pytest.fixture
+    def open_sink(self, postgres_dsn: str, s3_settings: S3Settings) -> Iterator[Callable[[], RedshiftWarehouse]]:
+        with redshift_store(postgres_dsn, s3_settings) as store:
+            self.store = store
+            yield store.warehouse
+
+    def fresh(self, sink: RedshiftWarehouse) -> RedshiftWarehouse:
+        return self.store.warehouse(generation=2)
+
+    def crash_before_commit(self, sink: RedshiftWarehouse, monkeypatch: pytest.MonkeyPatch) -> None:
         dies_after(sink, "_advance", monkeypatch)
 
     def facts(self, rows: list[str]) -> list[str]:
