@@ -37,6 +37,18 @@ class LabelTransaction:
 
 
 @dataclass(frozen=True, slots=True)
+class VoidTransaction:
+    """`seq` names the revision meant; none takes back whichever stands."""
+
+    tx_id: str
+    seq: int | None
+    reason: str
+    replaced_by: str | None
+    actor: str
+    known_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class FreezeWallet:
     wallet_id: str
     reason: str
@@ -99,4 +111,4 @@ class CloseCase:
 
 WalletCommand = DescribeWallet | LabelWallet | FreezeWallet | ReleaseWallet
 CaseCommand = RaiseAlert | OpenCase | AssignCase | ReachVerdict | CloseCase
-Command = WalletCommand | CaseCommand | LabelTransaction
+Command = WalletCommand | CaseCommand | LabelTransaction | VoidTransaction

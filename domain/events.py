@@ -229,6 +229,16 @@ class TransactionReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class TransactionVoided:
+    """A transaction is taken back: wrong mapping, chargeback, reorganisation. Its tx_id may be recorded again with another payload."""
+
+    tx_id: str
+    reason: str
+    replaced_by: str | None
+    known_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class AlertRaised:
     """A wallet passed the policy for a reason that had no open alert; allocates the case."""
 
@@ -300,4 +310,4 @@ class CaseClosed:
 
 WalletEvent = WalletDescribed | WalletLabelled | WalletFrozen | WalletReleased | TransactionHeld | TransactionReleased
 CaseEvent = AlertRaised | AlertExtended | CaseOpened | CaseAssigned | VerdictReached | CaseClosed
-DomainEvent = WalletEvent | CaseEvent | TransactionLabelled
+DomainEvent = WalletEvent | CaseEvent | TransactionLabelled | TransactionVoided

@@ -24,6 +24,7 @@ from domain.commands import (
     LabelWallet,
     RaiseAlert,
     ReleaseWallet,
+    VoidTransaction,
 )
 from domain.errors import CommandRefused
 from domain.events import (
@@ -37,12 +38,14 @@ from domain.events import (
     TransactionHeld,
     TransactionLabelled,
     TransactionReleased,
+    TransactionVoided,
     VerdictReached,
     WalletDescribed,
     WalletFrozen,
     WalletLabelled,
     WalletReleased,
 )
+from domain.revision import digest_of, is_voided, revised, seq_of
 from domain.values import identifier, text
 from domain.wallet import Wallet
 
@@ -57,10 +60,13 @@ class Outcome(IntEnum):
 
 
 class SeenTransactions(Protocol):
-    """Which transactions the log holds: by a 16-byte key of the tx_id, the 8-byte digest of what was recorded under it."""
+    """Which transactions the log holds: by a 16-byte key of the tx_id, what `domain.revision` keeps of it."""
 
     def digests(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The digest kept for each key, none where the key is new."""
+        """What is kept for each key, none where the key is new."""
+
+    def known(self, tx_id: str) -> bytes | None:
+        """What is kept for one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +106,15 @@ class Decider:
         self._cases: dict[str, Case] = {}
         self._active_case: dict[tuple[str, AlertReason], str] = {}
 
-    def decide_transactions(self, keys: Sequence[bytes], digests: Sequence[bytes], facts: Callable[[int], TransactionFacts]) -> Decisions:
+    def decide_transactions(
+        self, keys: Sequence[bytes], digests: Sequence[bytes], next_seq: int, facts: Callable[[int], TransactionFacts]
+    ) -> Decisions:
         """Decide a run of valid transactions in order.
 
         Args:
             keys: 16 bytes a transaction, from its tx_id.
             digests: 8 bytes a transaction, of all that happened (its origin left out).
+            next_seq: what the first recorded one gets.
             facts: the i-th transaction in full, asked for only while some wallet is frozen.
         """
         known = self._seen.digests(keys)
@@ -117,15 +126,16 @@ class Decider:
             decisions.new_digests = {}
         fresh = decisions.new_digests
         outcomes = decisions.outcomes
-        for i, (key, digest, kept) in enumerate(zip(keys, digests, known, strict=True)):
-            if kept is None:
-                kept = fresh.get(key)
-            if kept is not None:
-                outcomes[i] = Outcome.DUPLICATE if kept == digest else Outcome.CONFLICT
+        seq = next_seq
+        for i, (key, digest, stored) in enumerate(zip(keys, digests, known, strict=True)):
+            kept = fresh.get(key, stored)
+            if kept is not None and (digest_of(kept) == digest or not is_voided(kept)):
+                outcomes[i] = Outcome.DUPLICATE if digest_of(kept) == digest else Outcome.CONFLICT
                 continue
-            fresh[key] = digest
+            fresh[key] = digest if kept is None else revised(digest, seq)
             if self._wallets:
                 self._decide_frozen(i, facts(i), decisions)
+            seq += outcomes[i] is Outcome.RECORDED
         return decisions
 
     def _decide_frozen(self, i: int, tx: TransactionFacts, decisions: Decisions) -> None:
@@ -161,6 +171,8 @@ class Decider:
                 text("source", command.source)
                 given = wallets.label(command.label)
                 events.append(TransactionLabelled(command.tx_id, given, command.source, command.known_at))
+            case VoidTransaction():
+                events.append(self._void(command))
             case DescribeWallet() | LabelWallet() | FreezeWallet() | ReleaseWallet():
                 wallet = self._wallets.get(command.wallet_id) or Wallet(command.wallet_id)
                 events.extend(wallets.decide(wallet, command))
@@ -190,13 +202,32 @@ class Decider:
                     self._wallets.pop(wallet.wallet_id, None)
                 else:
                     self._wallets[wallet.wallet_id] = wallet
-            case WalletDescribed() | WalletLabelled() | TransactionLabelled():
+            case WalletDescribed() | WalletLabelled() | TransactionLabelled() | TransactionVoided():
                 pass
 
     def held(self, wallet_id: str) -> tuple[TransactionHeld, ...]:
         """A wallet's waiting transactions, in order of arrival."""
         wallet = self._wallets.get(wallet_id)
         return wallet.held if wallet is not None else ()
+
+    def _void(self, command: VoidTransaction) -> TransactionVoided:
+        identifier("tx_id", command.tx_id)
+        text("actor", command.actor)
+        reason = text("reason", command.reason)
+        if command.replaced_by is not None:
+            identifier("replaced_by", command.replaced_by)
+        kept = self._seen.known(command.tx_id)
+        if kept is None:
+            raise CommandRefused("unknown_transaction", f"transaction {command.tx_id} was never recorded")
+        if is_voided(kept):
+            raise CommandRefused("already_voided", f"transaction {command.tx_id} is void already")
+        stands_at = seq_of(kept)
+        if command.seq is not None and stands_at is not None and stands_at != command.seq:
+            message = f"transaction {command.tx_id} of seq {command.seq} was replaced by a revision at {stands_at}, which stands"
+            raise CommandRefused("not_current", message)
+        if any(held.tx_id == command.tx_id for wallet in self._wallets.values() for held in wallet.held):
+            raise CommandRefused("held", f"transaction {command.tx_id} waits with its frozen wallet: nothing of it is recorded yet")
+        return TransactionVoided(command.tx_id, reason, command.replaced_by, command.known_at)
 
     def _case_of(self, command: CaseCommand) -> Case | None:
         if isinstance(command, RaiseAlert):

@@ -166,9 +166,20 @@ class FeatureState:
         self._values: dict[str, int] = {}
         self._wallet_ids: list[str] = []
 
+    def forget(self) -> None:
+        """Become a state that has seen nothing."""
+        self._arrays = features_state.empty()
+        for known in (self._wallets, self._assets, self._values):
+            known.clear()
+        self._wallet_ids = []
+
+    def skip_to(self, seq: int) -> None:
+        """Let the next transaction have this seq: those between were left out."""
+        self._arrays.clock[SEQ] = seq
+
     @property
     def seq(self) -> int:
-        """How many transactions were observed: the seq of the next one, where seq starts at 0."""
+        """The seq of the next transaction: how many were observed or left out, where seq starts at 0."""
         return int(self._arrays.clock[SEQ])
 
     @property

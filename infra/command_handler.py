@@ -26,9 +26,10 @@ from domain import commands as command_module
 from domain import events as event_module
 from domain.commands import Command, ReleaseWallet
 from domain.errors import CommandRefused, InvalidValue
-from domain.events import DomainEvent, TransactionHeld, TransactionReleased
+from domain.events import DomainEvent, TransactionHeld, TransactionReleased, TransactionVoided
 from domain.handler import Decider, Outcome, TransactionFacts
 from domain.log import Headers, Position
+from domain.revision import recorded, voided
 from domain.values import EPOCH
 from infra.seen_transactions import SeenTransactions
 from projections.errors import StoreDisagrees
@@ -127,30 +128,44 @@ class CommandHandler:
             if table is not None:
                 rows = table.indexes
                 keys, digests = self._identities(table.table, [batch.values[i] or b"" for i in rows.tolist()])
-                known = zip(keys, digests, seqs[rows].tolist(), strict=True)
-                # With the position of what was read, never the log's end: a crash in here must not skip the rest.
-                self._seen.add({key: digest for key, digest, seq in known if seq != NO_SEQ}, self._next_seq, self._position)
+                self._remember(keys, digests, seqs[rows].tolist())
         for batch in read([WALLET_EVENTS, CASE_EVENTS], {}):
-            for value in batch.values:
+            seqs = batch.seqs()
+            for index, value in enumerate(batch.values):
                 event = self._event(value)
                 if event is not None:
                     self._decider.evolve(event)
                 if isinstance(event, TransactionHeld):
-                    self._remember_held(event.record)
+                    self._remember_held(event.record, int(seqs[index]))
+                elif isinstance(event, TransactionVoided):
+                    self._remember_void(event.tx_id, int(seqs[index]))
 
-    def _remember_held(self, record: bytes) -> None:
+    def _remember(self, keys: Sequence[bytes], digests: Sequence[bytes], seqs: Sequence[int]) -> None:
+        fresh: dict[bytes, bytes] = {}
+        for key, digest, seq, kept in zip(keys, digests, seqs, self._seen.digests(keys), strict=True):
+            if seq != NO_SEQ:
+                fresh[key] = recorded(fresh.get(key, kept), digest, seq)
+        # With the position of what was read, never the log's end: a crash in here must not skip the rest.
+        self._seen.add(fresh, self._next_seq, self._position)
+
+    def _remember_held(self, record: bytes, seq: int) -> None:
         """A held transaction is known too, though it stands in no `TransactionRecorded` yet."""
         found = self._columns.decode([record]).tables.get(_TRANSACTION)
         if found is not None and len(found.indexes):
             keys, digests = self._identities(found.table, [record])
-            self._pending = dict(zip(keys, digests, strict=True))
-            self.committed()
+            self._remember(keys, digests, [seq] if seq != NO_SEQ else [0])
+
+    def _remember_void(self, tx_id: str, seq: int) -> None:
+        kept = self._seen.known(tx_id)
+        if kept is not None and seq != NO_SEQ:
+            self._seen.add({self._seen.key_of(tx_id): voided(kept, seq)}, self._next_seq, self._position)
 
     def process(self, events: EventBatch, batches: Sequence[RecordBatch]) -> tuple[list[Append], list[Rejection]]:
         """Decide commands in order of arrival. See `projections.work.Transformer`."""
         if self._asked is not None and self._asked.done():
             self._reached, self._asked = self._asked.result(), None
         out = _Output([], [], [], [], {}, [], {})
+        self._view.pending = out.digests
         rejections: list[Rejection] = []
         results: list[bytes] = []
         for batch in (part for whole in batches for part in _parts(whole)):
@@ -210,9 +225,8 @@ class CommandHandler:
             table, indexes = table.filter(pa.array(keep)), indexes[keep]
         values = [batch.values[i] or b"" for i in indexes.tolist()]
         keys, digests = self._identities(table, values)
-        self._view.pending = out.digests
         decisions = self._decider.decide_transactions(
-            keys, digests, lambda i: _facts(table, i, values[i], int(batch.timestamps_ms[indexes[i]]))
+            keys, digests, self._next_seq, lambda i: _facts(table, i, values[i], int(batch.timestamps_ms[indexes[i]]))
         )
         out.digests.update(decisions.new_digests)
         outcomes = decisions.outcomes
@@ -276,7 +290,11 @@ class CommandHandler:
             by_tx = {tx.tx_id: tx for tx in held}
             for event in decided:
                 self._append_event(event, self._next_seq - 1, out)
-                if isinstance(event, TransactionReleased):  # the held record enters the order now, at its release
+                if isinstance(event, TransactionVoided):
+                    kept = self._view.known(event.tx_id)
+                    assert kept is not None  # or it would have been refused
+                    out.digests[self._seen.key_of(event.tx_id)] = voided(kept, self._next_seq - 1)
+                elif isinstance(event, TransactionReleased):  # the held record enters the order now, at its release
                     out.keys.append(event.wallet_id.encode())
                     out.values.append(by_tx[event.tx_id].record)
                     out.headers.append(_header(self._next_seq))
@@ -315,7 +333,12 @@ class _SeenView:
         kept = self._seen.digests(keys)
         if not self.pending:
             return kept
-        return [found if found is not None else self.pending.get(key) for key, found in zip(keys, kept, strict=True)]
+        return [self.pending.get(key, found) for key, found in zip(keys, kept, strict=True)]
+
+    def known(self, tx_id: str) -> bytes | None:
+        """See `domain.handler.SeenTransactions`."""
+        (found,) = self.digests([self._seen.key_of(tx_id)])
+        return found
 
 
 def _in_background(ask: Callable[[], Position]) -> Future[Position]:

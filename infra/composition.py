@@ -13,12 +13,13 @@ from infra.history_source import HistorySource, LiftedSource
 from infra.kafka import DRAIN_S, KafkaSource, KafkaTransactions, PlainProducer
 from infra.log_view import LogView
 from infra.payloads import QuarantineWriter, QuarantiningTransactions, S3Payloads
+from infra.read_models import BUILT_IN, read_model
 from infra.settings import Settings
 from projections.archive_reading import ArchiveReader
 from projections.key_order import KeyOrder
 from projections.runner import FlushPolicy, Source
 from projections.work import LedgerWork, RawWork, SinkWork, TransactionWork, Transformer, Work
-from schema_registry.contracts import TRANSACTION_EVENTS
+from schema_registry.contracts import SCORE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 if TYPE_CHECKING:
@@ -29,12 +30,6 @@ AUTHORISED = frozenset({"card", "customer", "bank"})
 
 HANDLER_BATCH = 60_000  # commands a Kafka transaction at most: its fixed cost, 15 to 70 ms by the broker's load, is then under a tenth
 HANDLER_DRAIN_S = 0.001  # a transaction under way gathers the next commands by itself: to wait for more only makes each one later
-SINK_POLICIES = {
-    "warehouse": FlushPolicy(50_000, 0.5),
-    "graph": FlushPolicy(20_000, 0.5),
-    # A commit costs 0.2 s and makes a file for each day it touches: few and large.
-    "curated": FlushPolicy(100_000, 5.0),
-}
 SCORER_DRAIN_S = 0.001  # a poll that gathers longer is paid by every score; behind a backlog all that is there is taken along anyway
 NO_MODEL = "no model is deployed yet: run `tidemark train`, then `tidemark deploy`"
 
@@ -115,6 +110,37 @@ class Composition:
             raise InvalidValue("curated.catalog", "the warehouse is Redshift: set TIDEMARK_CURATED__CATALOG to a Postgres for the catalog")
         return dsn
 
+    def store(self, name: str, generation: int | None = None) -> Any:
+        """The store of a read model, by default the live generation.
+
+        Raises:
+            InvalidValue: no such read model.
+            BrokenProjection: an installed one cannot be used.
+        """
+        if name == "graph":
+            return self.graph()
+        if name in BUILT_IN:
+            return getattr(self, name)(generation)
+        projection = read_model(name).table_projection()
+        return projection(self.warehouse_dsn, generation or self.generations.get(name, 1))
+
+    def schemas(self, name: str) -> Any:
+        """The generations of a read model in Postgres: the warehouse's, or an installed projection's."""
+        from projections.table_projection import live_schema
+        from projections.warehouse import SchemaGenerations
+
+        return SchemaGenerations(self.warehouse_dsn, live_schema(name))
+
+    def was_started(self, name: str) -> bool:
+        """Whether a read model was ever started here, for those that not everybody runs; the others count as started.
+
+        Raises:
+            StoreUnavailable: its store does not answer.
+        """
+        if name == "curated":
+            return self.has_curated()
+        return name in BUILT_IN or self.generations.get(name, 1) in self.schemas(name).generations()
+
     def has_curated(self) -> bool:
         """Whether the curated table was ever started here.
 
@@ -150,22 +176,23 @@ class Composition:
         """A worker around a projection; another group reads independently (a rebuild beside the live one)."""
         work: Work
         if name == "archive":
-            work, policy = RawWork(projection), FlushPolicy(100_000, 2.0)
+            work = RawWork(projection)
         else:
             work = SinkWork(projection, self.clients.catalog, self.quarantine, self.key_order(projection))
-            policy = SINK_POLICIES[name]
+        policy = read_model(name).policy
         group = group or f"tidemark-{name}"
         source = KafkaSource(self.clients.kafka, projection.topics, group, f"{group}-1")
         return Worker(LiftedSource(source, self.log.history, projection.topics, may_begin_late=name == "archive"), work, policy)
 
     def worker(self, name: str) -> Worker:
-        """The worker of a name in `WORKERS`.
+        """The worker of a name in `WORKERS`, or of an installed projection.
 
         Raises:
             NotReady: something must happen before it can start.
-            KeyError: no such worker.
+            InvalidValue: no such worker.
+            BrokenProjection: an installed projection cannot be used.
         """
-        return WORKERS[name](self)
+        return WORKERS[name](self) if name in WORKERS else self._in_postgres(name)
 
     def _command_handler(self) -> Worker:
         from infra.command_handler import CommandHandler
@@ -185,14 +212,15 @@ class Composition:
         return self.sink("archive", archive)
 
     def _warehouse(self) -> Worker:
-        from projections.warehouse import WarehouseGenerations
+        return self._in_postgres("warehouse")
 
-        projection = self.warehouse()
+    def _in_postgres(self, name: str) -> Worker:
+        projection = self.store(name)
         projection.load_position()
-        generations = WarehouseGenerations(self.warehouse_dsn)
+        generations = self.schemas(name)
         if generations.live() != projection.generation:
             generations.publish(projection.generation)
-        return self.sink("warehouse", projection)
+        return self.sink(name, projection)
 
     def _graph(self) -> Worker:
         graph = self.graph()
@@ -207,6 +235,7 @@ class Composition:
 
     def _scorer(self) -> Worker:
         from infra.endpoint import SageMakerEndpoint
+        from infra.restatements import outdated, restate_features
         from ml.packaging import load_serving_encoder
         from ml.scorer import Scorer
 
@@ -214,11 +243,15 @@ class Composition:
         if deployed is None:
             raise NotReady(NO_MODEL)
         encoder, card = load_serving_encoder(self.package(deployed.package_uri), deployed.package_sha256)
+        # Fence the older scorer first: from where it got to on, the features are ours to restate.
+        log = self._transactions(Scorer)
+        first = self.log.first_scored_seq()
+        reached = max(first, self.log.next_seq(SCORE_EVENTS))
+        left_out = restate_features(self.log, self.clients, self.producer, reached)
         scorer = Scorer(
-            self.clients.catalog, SageMakerEndpoint(self.settings), encoder, deployed.model_version, self.log.first_scored_seq(),
-            bool(card["scores_transactions"]),
+            self.clients.catalog, SageMakerEndpoint(self.settings), encoder, deployed.model_version, first,
+            bool(card["scores_transactions"]), left_out, outdated(self.log, left_out, lambda: scorer.next_seq()),
         )  # fmt: skip
-        log = self._transactions(scorer)
         position = scorer.restore(self.log.read, log.load_position())
         if not log.load_position() and position:
             log.commit((), (), position)  # so that the runner begins where the model does
@@ -261,7 +294,7 @@ class Composition:
             raise NotReady(f"the model package {uri} is gone; run `tidemark train`") from None
         return body
 
-    def _transactions(self, transformer: Transformer) -> KafkaTransactions:
+    def _transactions(self, transformer: Transformer | type[Transformer]) -> KafkaTransactions:
         name = f"tidemark-{transformer.name}"
         return KafkaTransactions(self.clients.kafka, name, name, transformer.topics, self.clients.admin)
 

@@ -20,8 +20,7 @@ from botocore.exceptions import ClientError
 from domain.log import NewRecord
 from infra.composition import Composition, NotReady
 from infra.stack import Stack, aws
-from infra.training import next_seq
-from schema_registry.contracts import CONTROL_EVENTS
+from schema_registry.contracts import CONTROL_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 ENDPOINT_WORKER = "endpoint"
@@ -64,7 +63,7 @@ def deploy_model(composition: Composition, stack: Stack, model_version: str | No
     name = composition.settings.endpoint.name
     _control_plane(composition, stack, model, name)
     url = _serve(stack, data, model, name)
-    from_seq = next_seq(composition.log)
+    from_seq = composition.log.next_seq(TRANSACTION_EVENTS)
     deployed = {
         "model_version": model["model_version"], "package_sha256": model["package_sha256"], "endpoint": name,
         "from_seq": from_seq, "known_at": datetime.now(UTC),

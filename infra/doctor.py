@@ -149,7 +149,9 @@ def postgres(composition: Composition) -> str:
             row = connection.execute("SELECT version(), has_database_privilege(current_database(), 'CREATE'), current_user").fetchone()
             connection.rollback()
     except psycopg.Error as error:
-        raise Unwell(_sentence(error), "check the address, user and password of TIDEMARK_WAREHOUSE__DSN") from error
+        raise Unwell(
+            _sentence(error), "start it with `tidemark up`, or check the address, user and password of TIDEMARK_WAREHOUSE__DSN"
+        ) from error
     version, may_create, user = row if row is not None else ("", False, "")
     if not may_create:
         raise Unwell(f"{user} may not make schemas", f"GRANT CREATE ON DATABASE … TO {user}")
@@ -229,7 +231,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "postgres": (postgres, "start it with `tidemark up`, or check TIDEMARK_WAREHOUSE__DSN"),
     "neo4j": (neo4j, "start it with `tidemark up`, or check TIDEMARK_NEO4J__URI"),
     "aws": (aws, "start it with `tidemark up`, or check the credentials and rights: sns, sqs, sagemaker"),
-    "endpoint": (endpoint, "start the log first: without it nobody knows which model is deployed"),
+    "endpoint": (endpoint, "start the log first (`tidemark up`): without it nobody knows which model is deployed"),
 }
 """What is checked, and what to do where nothing closer is known."""
 

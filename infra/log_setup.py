@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from infra.composition import Composition
+from infra.read_models import added
 from infra.stack import Stack
 from schema_registry.contracts import PARTITIONS
 
@@ -30,12 +31,12 @@ def prepare_log(composition: Composition) -> list[str]:
 
 
 def start_workers(stack: Stack, composition: Composition) -> list[str]:
-    """Keep every worker running that has something to do; those that need a model only once one is deployed.
+    """Keep every worker running that has something to do, installed projections too; those that need a model only once one is deployed.
 
     Returns:
         The workers that run now.
     """
-    names = ALWAYS + (WITH_A_MODEL if composition.log.deployed() is not None else ())
+    names = ALWAYS + tuple(added()) + (WITH_A_MODEL if composition.log.deployed() is not None else ())
     for name in names:
         stack.start_worker(name, [sys.executable, "-m", "infra.cli", "run", name])
     return list(names)

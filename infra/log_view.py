@@ -16,7 +16,7 @@ from infra.kafka import last_record_ends
 from projections.quarantine import Quarantine, QuarantineEntry, QuarantineKey, decoded, state_of
 from projections.records import RecordBatch
 from schema_registry.column_codec import ColumnCodec
-from schema_registry.contracts import CASE_EVENTS, COMMANDS, CONTROL_EVENTS, QUARANTINE_EVENTS
+from schema_registry.contracts import CASE_EVENTS, COMMANDS, CONTROL_EVENTS, QUARANTINE_EVENTS, WALLET_EVENTS
 from schema_registry.errors import UndecodableRecord
 from schema_registry.record_codec import RecordCodec
 
@@ -126,6 +126,30 @@ class LogView:
         """The generation that a projection was swapped to last, and the one that it replaced; none where it never was."""
         swaps = [record for name, record in self._control() if name == "GenerationSwapped" and record["projection"] == projection]
         return (int(swaps[-1]["generation"]), int(swaps[-1]["replaced"])) if swaps else None
+
+    def voids(self) -> list[tuple[str, int]]:
+        """Each void: the tx_id, and the seq of the last transaction before it."""
+        codec = ColumnCodec(self._clients.catalog, {"TransactionVoided": ("tx_id",)})
+        found: list[tuple[str, int]] = []
+        for batch in self.read([WALLET_EVENTS], {}):
+            voided = codec.decode(batch.values).tables.get("TransactionVoided")
+            if voided is not None:
+                found += zip(voided.table["tx_id"].to_pylist(), batch.seqs()[voided.indexes].tolist(), strict=True)
+        return found
+
+    def restated_from(self) -> list[int]:
+        """From which seqs on the features leave out what was taken back until then, in order."""
+        return sorted({int(record["from_seq"]) for name, record in self._control() if name == "FeaturesRestated"})
+
+    def next_seq(self, topic: str) -> int:
+        """The seq after the last record of a topic that is in order of seq; 0 where it is empty."""
+        ends = self.ends([topic])
+        last = -1
+        for tp, end in ends.items():
+            if end:
+                for batch in self.read([topic], {**ends, tp: end - 1}, {tp: end}):
+                    last = max(last, int(batch.seqs().max()))
+        return last + 1
 
     def policy(self) -> str | None:
         """The alert policy set last, as text."""

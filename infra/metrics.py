@@ -34,9 +34,13 @@ class WorkerMetrics:
         self._seconds = Histogram("tidemark_flush_seconds", "Seconds a flush took.", ["worker"], registry=registry)
         self._position = Gauge("tidemark_next_offset", "Next offset.", ["worker", "topic", "partition"], registry=registry)
         self._waiting = Gauge("tidemark_waiting", "Records that wait for a smaller seq.", ["worker"], registry=registry)
+        self._retries = Counter(
+            "tidemark_store_retries", "Transactions written again after a deadlock or another passing error of the store.", ["worker"],
+            registry=registry,
+        )  # fmt: skip
         server, _ = start_http_server(0, addr="127.0.0.1", registry=registry)
         self._port = server.server_port
-        self._total = self._bad = 0
+        self._total = self._bad = self._repeated = 0
         self._recent: list[tuple[float, int]] = []
         self._written_at = 0.0
         self._after: dict[str, int] = {}
@@ -49,11 +53,13 @@ class WorkerMetrics:
         self._quarantined.labels(name).inc(report.quarantined)
         self._seconds.labels(name).observe(report.seconds)
         self._waiting.labels(name).set(report.waiting)
+        self._retries.labels(name).inc(report.retries)
         for (topic, partition), offset in report.after.items():
             self._position.labels(name, topic, str(partition)).set(offset)
             self._after[f"{topic}/{partition}"] = offset
         self._total += report.records
         self._bad += report.quarantined
+        self._repeated += report.retries
         now = time.monotonic()
         self._recent = [(at, n) for at, n in self._recent if now - at < RATE_WINDOW_S] + [(now, report.records)]
         if now - self._written_at > STATUS_EVERY_S:
@@ -65,6 +71,7 @@ class WorkerMetrics:
         span = max(time.monotonic() - self._recent[0][0], 0.2) if self._recent else RATE_WINDOW_S
         status: dict[str, Any] = {
             "worker": self._name, "pid": os.getpid(), "state": state, "records": self._total, "quarantined": self._bad,
+            "store_retries": self._repeated,
             "records_per_s": round(sum(n for _, n in self._recent) / span, 1), "position": self._after,
             "metrics_port": self._port, "last_error": error, "written_at": time.time(),
         }  # fmt: skip

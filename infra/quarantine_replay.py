@@ -19,6 +19,7 @@ import numpy as np
 from domain.errors import TidemarkError
 from domain.log import NewRecord, Position
 from infra.composition import Composition
+from infra.read_models import set_aside_by
 from projections.decoding import decode
 from projections.errors import StalePosition, StoreUnavailable
 from projections.protocol import EventBatch, Projection
@@ -39,8 +40,6 @@ from schema_registry.contracts import COMMANDS
 from schema_registry.record_codec import RecordCodec
 
 FROM_FILE = "file:"
-CURATED = "curated"
-WAREHOUSE = "warehouse"
 COMMAND_HANDLER = "command-handler"
 MAX_OUTCOME = 400  # characters of a reason that are kept
 
@@ -187,10 +186,11 @@ def with_payload(composition: Composition, entry: QuarantineEntry) -> Quarantine
 
 
 def _sink(composition: Composition, name: str, sinks: dict[str, Projection]) -> Projection | None:
-    if name not in (CURATED, WAREHOUSE, GRAPH):
+    model = set_aside_by(name)
+    if model is None:
         return None
     if name not in sinks:
-        sinks[name] = composition.graph() if name == GRAPH else getattr(composition, name)()
+        sinks[name] = composition.store(model.name)
     return sinks[name]
 
 

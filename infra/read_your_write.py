@@ -19,6 +19,7 @@ from typing import Any
 from domain.errors import InvalidValue
 from domain.log import Position
 from infra.composition import Composition, NotReady
+from infra.read_models import names
 from infra.status import COMMAND_HANDLER, read_position
 from projections.errors import StoreUnavailable
 from schema_registry.contracts import CASE_EVENTS, COMMANDS, QUARANTINE_EVENTS, SCORE_EVENTS, TRANSACTION_EVENTS, WALLET_EVENTS
@@ -26,11 +27,10 @@ from schema_registry.contracts import CASE_EVENTS, COMMANDS, QUARANTINE_EVENTS, 
 HANDLER_TOPICS = (TRANSACTION_EVENTS, WALLET_EVENTS, CASE_EVENTS, QUARANTINE_EVENTS)
 """Where the command handler appends what it decided, and what it could not read."""
 STAGES: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    **{name: ((name, HANDLER_TOPICS),) for name in ("archive", "warehouse", "graph")},
     "scorer": (("scorer", (TRANSACTION_EVENTS,)),),
     "alerts": (("scorer", (TRANSACTION_EVENTS,)), ("alerts", (SCORE_EVENTS,))),
 }
-"""For each reader, who must pass the ends of which topics after the handler: one after the other."""
+"""Who must pass the ends of which topics after the handler, one after the other; a read model: itself, of those that it reads."""
 TIMEOUT_S = 30.0
 _POLL_S = (0.02, 0.5)  # the first pause, and the longest
 _GENERATIONS_EVERY_S = 2.0  # how soon a swap is noticed while waiting
@@ -88,12 +88,17 @@ def token_now(composition: Composition) -> WriteToken:
     return WriteToken(admin.ends([COMMANDS]).get((COMMANDS, 0), 0), admin.log_id())
 
 
+def readers_to_wait_for() -> tuple[str, ...]:
+    """Who can be waited for: the read models, then the scorer and the alerts."""
+    return (*names(), *STAGES)
+
+
 def wait_for(token: str | WriteToken, projection: str, timeout_s: float = TIMEOUT_S, *, composition: Composition | None = None) -> Included:
     """Return once a reader includes everything before a token.
 
     Args:
         token: what ingestion returned.
-        projection: archive, warehouse, graph, scorer or alerts.
+        projection: a read model, scorer or alerts.
         composition: the log and stores meant; by default those of the settings and the local stack.
 
     Raises:
@@ -103,8 +108,9 @@ def wait_for(token: str | WriteToken, projection: str, timeout_s: float = TIMEOU
     """
     if isinstance(token, str):
         token = WriteToken.parse(token)
-    if projection not in STAGES:
-        raise InvalidValue("projection", f"expected one of {', '.join(STAGES)}, found {projection[:40]!r}")
+    readers = readers_to_wait_for()
+    if projection not in readers:
+        raise InvalidValue("projection", f"expected one of {', '.join(readers)}, found {projection[:40]!r}")
     return _Waiting(composition or _local(), token, projection, timeout_s).run()
 
 
@@ -124,10 +130,17 @@ class _Waiting:
             raise InvalidValue("token", f"it names offset {token.next_offset}, but the command topic ends at {written}")
         self._until(COMMAND_HANDLER, {(COMMANDS, 0): token.next_offset} if token.next_offset else {}, self._handled)
         target: Position = {}
-        for name, topics in STAGES[self._projection]:
+        for name, topics in self._stages():
             target = self._ends(topics)
             self._until(name, target, lambda name=name: self._position(name))  # type: ignore[misc]
         return Included(self._projection, target, time.monotonic() - self._started)
+
+    def _stages(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        if self._projection in STAGES:
+            return STAGES[self._projection]
+        # Its position says nothing of topics that it does not read: it would never pass their ends.
+        read: tuple[str, ...] = self._composition.store(self._projection).topics
+        return ((self._projection, tuple(topic for topic in HANDLER_TOPICS if topic in read)),)
 
     def _handled(self) -> Position:
         return self._composition.clients.admin.committed(f"tidemark-{COMMAND_HANDLER}", (COMMANDS,))

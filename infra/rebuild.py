@@ -22,26 +22,23 @@ from domain.log import NewRecord, Position
 from infra.composition import Composition
 from infra.history_source import HistorySource
 from infra.kafka import KafkaSource, KafkaTransactions
+from infra.read_models import read_model
 from infra.rebuild_estimate import Estimate, estimate, keep_rate
 from infra.rebuild_notes import Notes, SetAside
 from infra.rebuild_targets import Target, target_of
 from infra.stack import Stack
 from projections.fingerprint import Fingerprint, fingerprints
 from projections.quarantine import APPLIED, QuarantineKey, as_record, offloaded, replayed_record
-from projections.runner import Flushed, FlushPolicy, Runner
+from projections.runner import Flushed, Runner
 from projections.verify import Proof, Verifier, raw_table
 from projections.work import RawWork, SinkWork, Work
-from schema_registry.contracts import CONTROL_EVENTS, TRANSACTION_EVENTS
+from schema_registry.contracts import CONTROL_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 NEAR_RECORDS = 5_000  # so close to the head the live worker may be stopped: the rest takes a second or two
 CATCH_UP_ATTEMPTS = 5  # rounds in which the distance to the head may fail to shrink before it is said that it never will
 WAIT_S, WAIT_ATTEMPTS = 0.5, 20  # a live worker that keeps up passes any position within that
 READ_ATTEMPTS = 3  # of a live generation that may move while it is read
-_POLICIES = {
-    "archive": FlushPolicy(100_000, 2.0), "curated": FlushPolicy(100_000, 5.0), "warehouse": FlushPolicy(50_000, 1.0),
-    "graph": FlushPolicy(20_000, 1.0),
-}  # fmt: skip
 Progress = Callable[[str, int, int], None]
 """Told the stage, records done and records in all."""
 
@@ -98,7 +95,7 @@ def rebuild(
     stop: Event | None = None,
     swaps: bool = True,
 ) -> RebuildResult:
-    """Build the next generation of `archive`, `warehouse` or `graph` beside the live one, prove it equal to the log, make it live.
+    """Build the next generation of a read model beside the live one, prove it equal to the log, make it live.
 
     Args:
         swaps: whether it becomes live at once; else `swap` does that later.
@@ -115,9 +112,12 @@ def rebuild(
         if notes.kind == "rollback" and notes.stage in ("building", "swapping"):
             raise RebuildRefused(f"a rollback of {name} was interrupted: run `tidemark rebuild {name} --rollback`, which ends it")
         is_flipped = notes.stage == "swapping" and notes.generation == live
-        job.result.was_resumed = notes.stage in ("building", "verified", "swapping") and (notes.replaced == live or is_flipped)
+        is_underway = notes.stage in ("importing", "building", "verified", "swapping")
+        job.result.was_resumed = is_underway and (notes.replaced == live or is_flipped)
         if not job.result.was_resumed:
             job.begin("rebuild", live + 1, live)
+        if notes.stage == "importing":
+            job.fill()
         if notes.stage == "building" or (notes.stage == "verified" and not swaps):
             job.build()
         if swaps:
@@ -164,7 +164,7 @@ def rollback(
                 raise RebuildRefused(f"{name} was never swapped: there is no generation to return to")
             if not job.target.exists(last[1]):
                 raise RebuildRefused(f"generation {last[1]} of {name} is gone: rebuild it")
-            if notes.kind == "rebuild" and notes.stage in ("building", "refused", "verified"):
+            if notes.kind == "rebuild" and notes.stage in ("importing", "building", "refused", "verified"):
                 if notes.generation == last[1]:  # numbers are used again after a rollback: this is not what was replaced
                     raise RebuildRefused(
                         f"generation {last[1]} of {name} is one that a rebuild began after the last swap, not the one that was replaced:"
@@ -188,8 +188,8 @@ def plan_of(composition: Composition, stack: Stack, name: str) -> Estimate:
     live = target.live()
     topics = _topics(composition, name)
     plan = composition.log.history.plan(topics, {}, prefers_archive=name != "archive")
-    generation = notes.generation if notes.stage in ("building", "verified") and notes.replaced == live else live + 1
-    return estimate(composition, name, plan, topics, (generation, live), target.rows(), folder)
+    generation = notes.generation if notes.stage in ("importing", "building", "verified") and notes.replaced == live else live + 1
+    return estimate(composition, name, plan, topics, (generation, live), target.rows(), folder, target.how)
 
 
 class _Job:
@@ -215,6 +215,16 @@ class _Job:
             # The note first: killed between the two, the same generation is discarded again.
             self.notes.write("refused")
             self.target.discard(generation)
+        self.notes.write("importing" if kind == "rebuild" and self.target.is_filled_at_once else "building")
+
+    def fill(self) -> None:
+        """Fill the new generation at once with all that the log holds now. What a killed run left half done is thrown away."""
+        began = time.monotonic()
+        self.aside.forget()
+        self.target.discard(self.notes.generation)
+        with self.target.filling(self.notes.generation, self.progress) as store:
+            self._catch_up(store, self.composition.log.ends(store.topics), stage="read")
+        keep_rate(self.folder, self.name, self.result.records, time.monotonic() - began)
         self.notes.write("building")
 
     def build(self) -> None:
@@ -280,13 +290,15 @@ class _Job:
     def _approach(self, store: Any) -> None:
         """Read until close to the head; the live worker goes on."""
         began, before = time.monotonic(), self.result.records
+        is_filled = before > 0 and self.target.is_filled_at_once  # then the rate is known already, and what is left says little
         last, failed = None, 0
         while failed < CATCH_UP_ATTEMPTS:
             self._catch_up(store, self.composition.log.ends(store.topics))
             ends, position = self.composition.log.ends(store.topics), store.load_position()
             away = sum(max(0, end - position.get(tp, 0)) for tp, end in ends.items())
             if away <= NEAR_RECORDS:
-                keep_rate(self.folder, self.name, self.result.records - before, time.monotonic() - began)
+                if not is_filled:
+                    keep_rate(self.folder, self.name, self.result.records - before, time.monotonic() - began)
                 return
             failed += last is not None and away >= last
             last = away
@@ -318,7 +330,7 @@ class _Job:
         source = HistorySource(
             self.composition.log.history, kafka, store.topics, prefers_archive=self.name != "archive", end=until if is_exact else None
         )
-        Runner(source, work, _POLICIES[self.name], flushed).run(self.stop, until=until)
+        Runner(source, work, read_model(self.name).rebuild_policy, flushed).run(self.stop, until=until)
         self.result.records += done
         if self.stop.is_set():
             raise RebuildRefused("stopped; run it again and it goes on where it stopped")
@@ -343,7 +355,7 @@ class _Job:
         )  # fmt: skip
         proof = verifier.archive(store) if self.name == "archive" else verifier.projection(store)
         if live is None:
-            self.result.compared = "the live generation stands behind or moved all the time, so it was not compared"
+            self.result.compared = "the live generation has other columns, stands behind or moved all the time, so it was not compared"
         elif proof.is_ok:
             rows = ((b.topic, raw_table(b)) for b in store.read()) if self.name == "archive" else store.read_back()
             self.result.differences = _differences(live[1], fingerprints(rows))
@@ -436,14 +448,8 @@ def _job(composition: Composition, stack: Stack, name: str, actor: str, progress
 
 
 def _topics(composition: Composition, name: str) -> tuple[str, ...]:
-    if name == "archive":
-        return composition.archive().topics
-    if name == "curated":
-        return (TRANSACTION_EVENTS,)
-    from projections.wallet_graph import WalletGraphProjection
-    from projections.warehouse import WarehouseProjection
-
-    return WarehouseProjection.topics if name == "warehouse" else WalletGraphProjection.topics
+    topics: tuple[str, ...] = composition.store(name).topics
+    return topics
 
 
 def _of_topics(position: Position, topics: tuple[str, ...]) -> Position:

@@ -16,12 +16,16 @@ from infra.kafka import read_batches
 
 SAMPLE = 200  # records a partition from which the size of those in Kafka is taken
 # Records a second on two shared cores, as `tidemark bench` measured them; only used until a first rebuild has given this machine's own.
-BENCH_RATES = {"archive": 106_000.0, "warehouse": 24_500.0, "graph": 4_100.0}
+BENCH_RATES = {"archive": 106_000.0, "warehouse": 24_500.0, "graph": 6_600.0}
+OTHER_RATE = 10_000.0  # of a read model that no bench has measured: a guess on the slow side
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The cost of a rebuild. Records count offsets, so transaction markers are in them; bytes are as stored, `rows` as the live one has."""
+    """The cost of a rebuild. Records count offsets, so transaction markers are in them; bytes are as stored, `rows` as the live one has.
+
+    `how` says in a sentence what is done with them, where that is not plain.
+    """
 
     name: str
     generation: int
@@ -34,6 +38,7 @@ class Estimate:
     rows: dict[str, int]
     records_per_s: float
     is_measured: bool
+    how: str = ""
 
     @property
     def records(self) -> int:
@@ -50,7 +55,7 @@ class Estimate:
 
 
 def estimate(composition: Composition, name: str, plan: Plan, topics: Sequence[str], numbers: tuple[int, int], rows: dict[str, int],
-             folder: Path) -> Estimate:  # fmt: skip
+             folder: Path, how: str = "") -> Estimate:  # fmt: skip
     """Add up a plan.
 
     Args:
@@ -71,8 +76,9 @@ def estimate(composition: Composition, name: str, plan: Plan, topics: Sequence[s
         kafka_records=sum(in_kafka.values()),
         kafka_bytes=_kafka_bytes(composition, topics, begins, ends),
         rows=rows,
-        records_per_s=rate or BENCH_RATES[name],
+        records_per_s=rate or BENCH_RATES.get(name, OTHER_RATE),
         is_measured=rate is not None,
+        how=how,
     )  # fmt: skip
 
 

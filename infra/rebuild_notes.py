@@ -16,7 +16,7 @@ from projections.quarantine import QuarantineKey
 from schema_registry.record_codec import RecordCodec
 
 Kind = Literal["rebuild", "rollback"]
-Stage = Literal["", "building", "refused", "verified", "swapping", "done"]
+Stage = Literal["", "importing", "building", "refused", "verified", "swapping", "done"]
 
 
 @dataclass(slots=True)

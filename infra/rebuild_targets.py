@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,25 @@ from domain.errors import InvalidValue
 from domain.log import Position
 from infra.clients import Clients
 from infra.composition import Composition
+from infra.graph_import import imported_graph
+from infra.read_models import read_model
 from infra.settings import Neo4jSettings
-from infra.stack import Stack, StackError
+from infra.stack import Stack, StackError, neo4j_import
 from infra.stack import neo4j as neo4j_part
+from infra.stack.state import StackState
 from projections.archive import ARCHIVED_TOPICS
+from projections.errors import ProjectionError
 from projections.fingerprint import Fingerprint, fingerprints
 from projections.verify import raw_table
 from projections.wallet_graph import PROJECTION as GRAPH
 from projections.wallet_graph import WalletGraphProjection
 from schema_registry.contracts import TRANSACTION_EVENTS
 
-NAMES = ("archive", "curated", "warehouse", "graph")
+Told = Callable[[str, int, int], None]
+"""Told the stage, how much of it is done, and how much there is."""
+
 STAGING = "staging-graph"
+_NOT_IN_THIS_LAYOUT = frozenset({"42703", "42P01"})  # SQLSTATE: no such column, no such table
 
 
 class Target(ABC):
@@ -50,13 +57,28 @@ class Target(ABC):
     def building(self, generation: int) -> Iterator[Any]:
         """The store of a generation that is not live, ready to be written to and read back; the live one goes on meanwhile."""
 
+    how = ""
+    """What a rebuild does, in a sentence, where that is not plain."""
+    is_filled_at_once = False
+    """Whether a new generation begins with `filling`, from files, and goes on from there."""
+
+    @contextmanager
+    def filling(self, generation: int, progress: Told) -> Iterator[Any]:
+        """Where to put all that the new generation begins with; it is there when the block has ended without an error.
+
+        Killed or failed, nothing of it counts: `discard`, and begin anew.
+        """
+        raise AssertionError("this read model is filled by its own store alone")
+        yield
+
     @abstractmethod
     def stands_at(self) -> Position:
         """How far the live generation is; empty where there is none."""
 
     @abstractmethod
     def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
-        """The live generation's rows as fingerprints, with the one position that they belong to; none where it moved meanwhile."""
+        """The live generation's rows as fingerprints, with the one position that they belong to; none where it moved meanwhile, or has
+        other columns than this code."""
 
     @abstractmethod
     def rows(self) -> dict[str, int]:
@@ -174,19 +196,16 @@ class CuratedTarget(Target):
         return f"Iceberg table tidemark.transactions_g{generation}"
 
 
-class WarehouseTarget(Target):
-    """Each generation is a schema; `GenerationSwapped` says which one is live, the views of `warehouse` show it."""
+class TablesTarget(Target):
+    """In Postgres: each generation is a schema. `GenerationSwapped` says which one is live, views show it."""
 
-    projection = "warehouse"
-
-    def __init__(self, composition: Composition) -> None:
-        from projections.warehouse import WarehouseGenerations
-
-        self._composition = composition
-        self._generations = WarehouseGenerations(composition.warehouse_dsn)
+    def __init__(self, composition: Composition, name: str) -> None:
+        self._composition, self._name = composition, name
+        self.projection = read_model(name).set_aside_as
+        self._generations = composition.schemas(name)
 
     def live(self) -> int:
-        return self._composition.log.generations().get("warehouse", 1)
+        return self._composition.log.generations().get(self._name, 1)
 
     def discard(self, generation: int) -> None:
         self._generations.drop(generation)
@@ -196,33 +215,32 @@ class WarehouseTarget(Target):
 
     @contextmanager
     def building(self, generation: int) -> Iterator[Any]:
-        warehouse = self._composition.warehouse(generation)
-        warehouse.load_position()
-        try:
-            yield warehouse
-        finally:
-            warehouse.close()
+        with closing(self._composition.store(self._name, generation)) as store:
+            store.load_position()
+            yield store
 
     def stands_at(self) -> Position:
         live = self.live()
         if not self.exists(live):
             return {}
-        warehouse = self._composition.warehouse(live)
-        try:
-            position: Position = warehouse.load_position()
-        finally:
-            warehouse.close()
+        with closing(self._composition.store(self._name, live)) as store:
+            position: Position = store.load_position()
         return position
 
     def still(self) -> tuple[Position, dict[str, Fingerprint]] | None:
-        from projections.warehouse.snapshot import snapshot
-
-        return snapshot(self._composition.warehouse_dsn, self.live())
+        try:
+            with closing(self._composition.store(self._name, self.live())) as store:
+                found: tuple[Position, dict[str, Fingerprint]] = store.snapshot()
+        except ProjectionError as error:
+            if getattr(error.__cause__, "sqlstate", None) in _NOT_IN_THIS_LAYOUT:
+                return None  # it was made by code with other columns: that is why it is rebuilt
+            raise
+        return found
 
     def rows(self) -> dict[str, int]:
-        from projections.warehouse.snapshot import stored_counts
-
-        return stored_counts(self._composition.warehouse_dsn, self.live())
+        with closing(self._composition.store(self._name, self.live())) as store:
+            counts: dict[str, int] = store.stored_counts()
+        return counts
 
     def after_event(self, generation: int) -> float:
         # Dying before this line costs nothing: the worker publishes the live generation when it starts.
@@ -231,16 +249,21 @@ class WarehouseTarget(Target):
         return time.monotonic() - started
 
     def describe(self, generation: int) -> str:
-        return f"schema warehouse_g{generation}"
+        return f"schema {self._composition.store(self._name, generation).schema}"
 
 
 class GraphTarget(Target):
-    """Each generation is a data folder of the local server; the next one is filled by a second server, then the first takes it over.
+    """Each generation is a data folder of the local server; the next is imported offline, caught up by a second server, then taken over.
 
     Readers wait about 15 s while the server restarts on the new folder. Community serves one database, so there is no other way.
     """
 
     projection = GRAPH
+    is_filled_at_once = True
+    how = (
+        "lays the history out in files, imports them offline into a new data folder, catches up by a second Neo4j (about 1 GB of"
+        " memory), then the first one restarts on that folder: readers wait for that"
+    )
 
     def __init__(self, composition: Composition, stack: Stack) -> None:
         if "neo4j" not in stack.local_parts():
@@ -256,6 +279,7 @@ class GraphTarget(Target):
         return neo4j_part.current_generation(self._stack.state)
 
     def discard(self, generation: int) -> None:
+        neo4j_import.stop(self._staging.state)
         self._staging.down()
         shutil.rmtree(self._staging.state.folder, ignore_errors=True)
         if generation != self.live():
@@ -266,15 +290,12 @@ class GraphTarget(Target):
 
     @contextmanager
     def building(self, generation: int) -> Iterator[Any]:
-        state = self._staging.state
-        state.create()
+        state = self._prepared()
         place, built = self._place(generation), neo4j_part.generation_folder(state, 1)
         if generation != self.live() and place.is_dir() and not built.is_dir():
             # One that was live before, or that stood ready when a swap was killed: the second server works on it.
             built.parent.mkdir(parents=True, exist_ok=True)
             place.rename(built)
-        # The user and password stand in the data that the first server takes over: they must be its own.
-        state.write("secrets.json", {"neo4j": self._stack.state.secret("neo4j")})
         self._staging.up(["neo4j"], is_tethered=True)
         settings = self._composition.settings.model_copy(update={"neo4j": self._staging.settings().neo4j})
         driver = Clients(settings).neo4j
@@ -327,22 +348,34 @@ class GraphTarget(Target):
     def describe(self, generation: int) -> str:
         return str(self._place(generation))
 
+    @contextmanager
+    def filling(self, generation: int, progress: Told) -> Iterator[Any]:
+        state = self._prepared()
+        with imported_graph(state, state.folder / "import", self._stack.state.log("graph-import"), progress) as history:
+            yield history
+
+    def _prepared(self) -> StackState:
+        state = self._staging.state
+        state.create()
+        # The user and password stand in the data that the first server takes over: they must be its own.
+        state.write("secrets.json", {"neo4j": self._stack.state.secret("neo4j")})
+        return state
+
     def _place(self, generation: int) -> Path:
         return neo4j_part.generation_folder(self._stack.state, generation)
 
 
 def target_of(name: str, composition: Composition, stack: Stack) -> Target:
-    """The read model of a name in `NAMES`.
+    """The read model of a name.
 
     Raises:
         InvalidValue: no such name, or a server that is the user's own.
+        BrokenProjection: an installed projection cannot be used.
     """
     if name == "archive":
         return ArchiveTarget(composition)
     if name == "curated":
         return CuratedTarget(composition)
-    if name == "warehouse":
-        return WarehouseTarget(composition)
     if name == "graph":
         return GraphTarget(composition, stack)
-    raise InvalidValue("name", f"expected one of {', '.join(NAMES)}, found {name[:40]!r}")
+    return TablesTarget(composition, name)

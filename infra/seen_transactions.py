@@ -27,7 +27,7 @@ _SEQ = struct.Struct(">q")
 
 
 class SeenTransactions:
-    """A 16-byte key a transaction, with the 8-byte digest of what was recorded under it.
+    """A 16-byte key a transaction, with what `domain.revision` keeps of it.
 
     Args:
         folder: where it lives; one process at a time writes.
@@ -61,6 +61,11 @@ class SeenTransactions:
         hashes[:, 0] = ord("t")
         return _slices(hashes)
 
+    def key_of(self, tx_id: str) -> bytes:
+        """The key of one tx_id."""
+        name = np.frombuffer(tx_id.encode(), np.uint8)
+        return self.keys_of(name, np.zeros(1, np.int64), np.array([len(name)], np.int64))[0]
+
     def digests_of(self, buffer: Bytes, starts: Ints, ends: Ints) -> list[bytes]:
         """8 bytes for what happened in each transaction: its record without framing and origin, `buffer[starts[i]:ends[i]]`."""
         return _slices(np.ascontiguousarray(keyed_hashes(buffer, starts, ends, self._secret)[:, :8]))
@@ -70,6 +75,10 @@ class SeenTransactions:
         with self._env.begin() as transaction, transaction.cursor() as cursor:
             kept = dict(cursor.getmulti(keys))
         return [kept.get(key) for key in keys] if kept else [None] * len(keys)
+
+    def known(self, tx_id: str) -> bytes | None:
+        """See `domain.handler.SeenTransactions`."""
+        return self.digests([self.key_of(tx_id)])[0]
 
     def add(self, digests: Mapping[bytes, bytes], next_seq: int, position: Position) -> None:
         """Remember transactions of the log, and that all up to `position` of its topic are known.

@@ -19,6 +19,7 @@ from domain.errors import TidemarkError
 from domain.log import Position, TopicPartition
 from infra.composition import WORKERS, Composition
 from infra.metrics import RATE_WINDOW_S, read_statuses
+from infra.read_models import BUILT_IN, added
 from infra.settings import Settings
 from infra.stack import Stack
 from infra.stack.part import SERVERS
@@ -29,10 +30,6 @@ from schema_registry.contracts import CASE_EVENTS, COMMANDS, PARTITIONS, QUARANT
 COMMAND_HANDLER = "command-handler"
 GROUPS = {COMMAND_HANDLER: (COMMANDS,), "scorer": (TRANSACTION_EVENTS,), "alerts": (SCORE_EVENTS,)}
 """Workers whose position is a group's stored offsets in Kafka, with what they read."""
-NEEDS = {"archive": "s3", "curated": "s3", "warehouse": "postgres", "graph": "neo4j"}
-"""The server that holds the position of each other worker."""
-QUARANTINED_AS = {"graph": "wallet-graph"}
-"""The name under which a worker sets records aside, where that is another."""
 EVIDENCE_S = 0.5  # less between two looks says little about a pace
 YOURS = "yours"
 ENDPOINT = "endpoint"
@@ -145,8 +142,12 @@ class StackReport:
 
     @property
     def is_caught_up(self) -> bool:
-        """Whether every worker runs and has a position equal to the head; one that cannot be asked is not called caught up."""
-        return all(worker.is_running and worker.is_caught_up is not False and worker.problem is None for worker in self.workers)
+        """Whether every worker runs and has a position equal to the head; one that cannot be asked is not called caught up.
+
+        Where a server is down, or no worker has ever run, nothing is caught up.
+        """
+        is_known = self.is_ready and bool(self.workers)
+        return is_known and all(w.is_running and w.is_caught_up is not False and w.problem is None for w in self.workers)
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -182,8 +183,9 @@ class StatusReader:
         statuses = stack.status() if is_up else {}
         report = StackReport(settings.stack, str(stack.state.folder), is_up, servers(stack, settings, statuses))
         told = read_statuses(settings.stack_dir / "workers")
-        names = [name for name in WORKERS if name in statuses or name in told]
-        names += [name for name, status in statuses.items() if status.is_worker and name not in (*WORKERS, ENDPOINT)]
+        ours = (*WORKERS, *added())
+        names = [name for name in ours if name in statuses or name in told]
+        names += [name for name, status in statuses.items() if status.is_worker and name not in (*ours, ENDPOINT)]
         report.workers = [_worker(name, statuses.get(name), told.get(name, {})) for name in names]
         ready = {server.name for server in report.servers if server.is_ready}
         _positions(report.workers, self._composition, ready, self._entries)
@@ -284,14 +286,15 @@ def _positions(
         return
     generations = composition.log.generations()
     topics: dict[str, tuple[str, ...]] = {}
+    models = {**BUILT_IN, **added()}
     for worker in workers:
-        if worker.name in NEEDS:
+        model = models.get(worker.name)
+        if model is not None:
             worker.generation = generations.get(worker.name, 1)
-        needed = NEEDS.get(worker.name)
-        if needed is not None and needed not in ready:
-            worker.problem = f"its position cannot be read: {needed} is down"
-            continue
-        if worker.name not in READERS:
+            if model.needs[0] not in ready:
+                worker.problem = f"its position cannot be read: {model.needs[0]} is down"
+                continue
+        if worker.name not in READERS and worker.name not in models:
             continue
         try:
             topics[worker.name], worker.position = read_position(composition, worker.name, generations)
@@ -301,7 +304,7 @@ def _positions(
     head = composition.log.ends(wanted) if wanted else {}
     quarantined = entries(composition)
     for worker in workers:
-        projection = QUARANTINED_AS.get(worker.name, worker.name)
+        projection = models[worker.name].set_aside_as if worker.name in models else worker.name
         worker.quarantined = sum(n for (name, _), n in quarantined.items() if name == projection)
         if worker.position is not None:
             worker.head = {tp: end for tp, end in head.items() if tp[0] in topics[worker.name]}
@@ -332,11 +335,12 @@ def read_position(composition: Composition, name: str, generations: Mapping[str,
         generations: the live generation by projection, as the log has it now.
 
     Raises:
-        KeyError: no such worker.
+        InvalidValue: no such worker.
         StoreUnavailable: its store does not answer.
         LogError: Kafka does not answer.
     """
-    return READERS[name](composition, generations.get(name, 1))
+    reader = READERS.get(name) or _tables(name)
+    return reader(composition, generations.get(name, 1))
 
 
 def _group(name: str) -> Reader:
@@ -354,16 +358,16 @@ def _curated(composition: Composition, generation: int) -> tuple[tuple[str, ...]
         return curated.topics, curated.load_position() if curated.exists() else {}
 
 
-def _warehouse(composition: Composition, generation: int) -> tuple[tuple[str, ...], Position]:
-    from projections.warehouse import WarehouseGenerations
+def _tables(name: str) -> Reader:
+    """A read model in Postgres: the warehouse, or an installed projection."""
 
-    projection = composition.warehouse(generation)
-    try:
-        # Asking a generation that is not there would make it.
-        exists = projection.generation in WarehouseGenerations(composition.warehouse_dsn).generations()
-        return projection.topics, projection.load_position() if exists else {}
-    finally:
-        projection.close()
+    def read(composition: Composition, generation: int) -> tuple[tuple[str, ...], Position]:
+        with closing(composition.store(name, generation)) as store:
+            # Asking a generation that is not there would make it.
+            exists = generation in composition.schemas(name).generations()
+            return store.topics, store.load_position() if exists else {}
+
+    return read
 
 
 def _graph(composition: Composition, generation: int) -> tuple[tuple[str, ...], Position]:
@@ -382,11 +386,11 @@ READERS: dict[str, Reader] = {
     **{name: _group(name) for name in GROUPS},
     "archive": _archive,
     "curated": _curated,
-    "warehouse": _warehouse,
+    "warehouse": _tables("warehouse"),
     "graph": _graph,
     "notifier": _notifier,
 }
-"""What a worker reads and how far it is, by worker, from where its position is stored."""
+"""What a worker reads and how far it is, by worker, from where its position is stored; of installed projections, their tables."""
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 from domain.log import NewRecord
 from infra.composition import Composition
 from infra.history import known_labels, transactions_in_order
-from infra.log_view import LogView
+from infra.restatements import restate_features, restatements
 from projections.records import seq_header
 from schema_registry.contracts import CONTROL_EVENTS, EMBEDDING_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
@@ -60,8 +60,11 @@ def train_model(
 
     started = time.monotonic()
     at = at or datetime.now(UTC)
-    end = next_seq(composition.log)
-    model = train(transactions_in_order(composition), known_labels(composition, at), Cut(end, at), seed, progress)
+    end = composition.log.next_seq(TRANSACTION_EVENTS)
+    if composition.log.deployed() is None:  # nobody scores yet, so it is for us to say what features leave out
+        restate_features(composition.log, composition.clients, composition.producer, end)
+    left_out = restatements(composition.log, end)
+    model = train(transactions_in_order(composition), known_labels(composition, at), Cut(end, at), seed, progress, left_out)
     packed = package(model)
     bucket = composition.settings.s3.bucket
     key = f"models/{packed.model_version}/model.tar.gz"
@@ -86,17 +89,6 @@ def train_model(
     composition.producer.append([NewRecord(CONTROL_EVENTS, b"model", codec.encode("ModelTrained", trained), (seq_header(last_seq),))])
     progress("embeddings", 1.0)
     return TrainResult(version, packed.sha256, uri, end, len(embedded), time.monotonic() - started, model.card)
-
-
-def next_seq(log: LogView) -> int:
-    """The seq after the last transaction of the log."""
-    ends = log.ends([TRANSACTION_EVENTS])
-    last = -1
-    for tp, end in ends.items():
-        if end:
-            for batch in log.read([tp[0]], {**ends, tp: end - 1}, {tp: end}):
-                last = max(last, int(batch.seqs().max()))
-    return last + 1
 
 
 def _metrics(card: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from domain.errors import TidemarkError
 from infra.composition import Composition, NotReady, Worker
 from infra.metrics import WorkerMetrics
 from infra.settings import Settings
+from infra.stack.state import StackState
 from projections.runner import Runner
 
 log = structlog.get_logger(__name__)
@@ -41,6 +42,7 @@ def run_worker(settings: Settings, name: str, stop: Event | None = None) -> int:
     composition = Composition(settings)
     metrics: WorkerMetrics | None = None
     try:
+        StackState(settings.stack_dir).create()  # the handler's index and the ledger live there, whoever's the servers are
         worker = _built(composition, name, stop)
         if worker is None:
             return EXIT_STOPPED

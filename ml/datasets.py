@@ -6,7 +6,7 @@ early and late by one model. A wallet's snapshots share the weight 1, so a busy 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from graph.features import FeatureState, Snapshot, TransactionColumns
 from graph.neighbourhood import Neighbourhoods, concatenate
+from graph.restatement import Restatement, restate
 
 # Dense early, where judgements are hard and most alerts are won, sparse later. Past 30 a vector hardly changes.
 SNAPSHOT_KS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 50, 100, 200, 400, 800, 1600)
@@ -86,13 +87,20 @@ def appearances(
 
 
 def wallet_training_set(
-    transactions: pa.Table, labels: Mapping[str, KnownLabel], state: FeatureState, ks: Iterable[int] = SNAPSHOT_KS
+    transactions: pa.Table,
+    labels: Mapping[str, KnownLabel],
+    state: FeatureState,
+    ks: Iterable[int] = SNAPSHOT_KS,
+    restatements: Sequence[Restatement] = (),
 ) -> TrainingSet:
     """Stream `transactions` (in the order of seq) through `state` and keep the labelled wallets' snapshots.
 
-    The state has observed every transaction afterwards: its embeddings and totals are those as of the cut.
+    The state has observed every transaction afterwards: its embeddings and totals are those as of the cut. What the last of the
+    `restatements` leaves out teaches nothing.
     """
     places, groups, counts, wallets = appearances(transactions["source_wallet_id"], transactions["target_wallet_id"], labels)
+    stays = ~_left_out(transactions, restatements)[places // 2]
+    places, groups, counts = places[stays], groups[stays], counts[stays]
     wanted = np.isin(counts, np.fromiter(ks, np.int64))
     if len(groups):
         last = np.zeros(len(wallets), np.int64)
@@ -100,22 +108,25 @@ def wallet_training_set(
         wanted[last] = True
     places, groups = places[wanted], groups[wanted]
     label = np.array([labels[wallet].is_positive for wallet in wallets], np.int64)
-    return _streamed(transactions, state, places, groups, tuple(wallets), label)
+    return _streamed(transactions, state, places, groups, tuple(wallets), label, restatements)
 
 
-def transaction_training_set(transactions: pa.Table, labels: Mapping[str, KnownLabel], state: FeatureState) -> TrainingSet:
+def transaction_training_set(
+    transactions: pa.Table, labels: Mapping[str, KnownLabel], state: FeatureState, restatements: Sequence[Restatement] = ()
+) -> TrainingSet:
     """The same for labels of transactions (by tx_id): one row each, its source's side, or its target's where no
     source is named.
     """
     places: list[int] = []
     ids: list[str] = []
     columns = (transactions[name].to_pylist() for name in ("tx_id", "source_wallet_id", "target_wallet_id"))
+    is_out = _left_out(transactions, restatements)
     for row, (tx_id, source, target) in enumerate(zip(*columns, strict=True)):
-        if tx_id in labels:
+        if tx_id in labels and not is_out[row]:
             places.append(2 * row + (source is None and target is not None))
             ids.append(tx_id)
     label = np.array([labels[tx_id].is_positive for tx_id in ids], np.int64)
-    return _streamed(transactions, state, np.array(places, np.int64), np.arange(len(ids)), tuple(ids), label)
+    return _streamed(transactions, state, np.array(places, np.int64), np.arange(len(ids)), tuple(ids), label, restatements)
 
 
 def _streamed(
@@ -125,16 +136,23 @@ def _streamed(
     groups: NDArray[np.int64],
     group_ids: tuple[str, ...],
     label: NDArray[np.int64],
+    restatements: Sequence[Restatement],
 ) -> TrainingSet:
     first_seq, n = state.seq, len(transactions)
     own = np.zeros((n, 2), np.bool_)
     own.reshape(-1)[places] = True
     emit = own | own[:, ::-1]  # the other side too: its embedding is an input of the head
     kept: list[Snapshot] = []
-    for start in range(0, n, READ_ROWS):
-        columns = TransactionColumns.from_arrow(transactions.slice(start, READ_ROWS))
-        kept.append(state.observe(columns, emit[start : start + READ_ROWS]))
-    place = np.concatenate([2 * (s.transaction + at) + s.side for s, at in zip(kept, range(0, n, READ_ROWS), strict=True)])
+    by_row = {restatement.from_seq - first_seq: restatement for restatement in restatements}
+    starts = sorted({*range(0, n, READ_ROWS), *(row for row in by_row if 0 < row < n)})
+    for start, end in zip(starts, [*starts[1:], n], strict=True):
+        if start in by_row:
+            pieces = range(0, start, READ_ROWS)
+            history = ((transactions.slice(at, min(READ_ROWS, start - at)), np.arange(at, min(at + READ_ROWS, start))) for at in pieces)
+            restate(state, history, by_row[start])
+        columns = TransactionColumns.from_arrow(transactions.slice(start, end - start))
+        kept.append(state.observe(columns, emit[start:end]))
+    place = np.concatenate([2 * (s.transaction + at) + s.side for s, at in zip(kept, starts, strict=True)])
     partner_of = np.concatenate([np.where(s.partner() >= 0, s.partner() + at, -1) for s, at in zip(kept, _starts(kept), strict=True)])
     rows = np.searchsorted(place, places)
     near = concatenate([s.neighbourhoods for s in kept if s.neighbourhoods is not None])
@@ -152,6 +170,12 @@ def _streamed(
         label=label[groups],
         weight=1.0 / share[groups],
     )
+
+
+def _left_out(transactions: pa.Table, restatements: Sequence[Restatement]) -> NDArray[np.bool_]:
+    if not restatements:
+        return np.zeros(len(transactions), np.bool_)
+    return restatements[-1].leaves_out(transactions["tx_id"].to_pylist(), np.arange(len(transactions)))
 
 
 def _starts(kept: list[Snapshot]) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ count of transactions doubles, `WalletEmbedded`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from domain.errors import TidemarkError
 from domain.log import Headers, Position
 from graph.features import FEATURE_SET_VERSION, FeatureState, Snapshot, TransactionColumns
+from graph.restatement import Restatement
 from ml.fields import TRANSACTION_FIELDS
 from ml.network import EMBEDDING_DIM
 from ml.rows import scoring_rows_of
@@ -29,7 +32,14 @@ from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import EMBEDDING_EVENTS, SCORE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
+OUTDATED_EVERY_S = 600.0
+"""How often the scorer may make its features anew: that takes as long as a restart, which grows with the log."""
+_NOTHING_LEFT_OUT = Restatement()
 FEATURE_SET = f"tidemark-{FEATURE_SET_VERSION}"
+
+
+class FeaturesOutdated(TidemarkError):
+    """The features know what was taken back meanwhile. Not a fault: whoever keeps the worker starts it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,8 @@ class Scorer:
         from_seq: the first transaction to score; earlier ones only enter the features.
         scores_transactions: whether the model learned labels of transactions; then a transaction's score is its first row's, else the
             larger of its wallets'.
+        restatement: what the features leave out; it begins at or before the first transaction to score.
+        is_outdated: whether something was taken back that the features still know; asked every `OUTDATED_EVERY_S`.
     """
 
     name = "scorer"
@@ -77,12 +89,16 @@ class Scorer:
         model_version: str,
         from_seq: int,
         scores_transactions: bool = False,
+        restatement: Restatement = _NOTHING_LEFT_OUT,
+        is_outdated: Callable[[], bool] = lambda: False,
     ) -> None:
         self._catalog = catalog
         self._codec = RecordCodec(catalog)
         self._endpoint, self._encoder, self._model_version = endpoint, encoder, model_version
         self._from_seq, self._scores_transactions = from_seq, scores_transactions
         self._next_seq = from_seq
+        self._restatement, self._is_outdated = restatement, is_outdated
+        self._asked_at = time.monotonic()
         self.state = FeatureState()
 
     def next_seq(self) -> int:
@@ -100,6 +116,7 @@ class Scorer:
             The position to go on from.
         """
         codec = ColumnCodec(self._catalog, self.reads)
+        left_out = self._restatement
         merge = SeqMerge(0)
         start: dict[tuple[str, int], int] = dict(committed)
         reached = self._from_seq
@@ -122,8 +139,10 @@ class Scorer:
             for ready in merge.push(batch.take(np.flatnonzero(is_past)))[0]:
                 found = codec.decode(ready.values).tables.get("TransactionRecorded")
                 if found is not None:
-                    self.state.observe(TransactionColumns.from_arrow(found.table), emit="none", neighbourhoods=False)
+                    table = left_out.kept(found.table, ready.seqs()[found.indexes])
+                    self.state.observe(TransactionColumns.from_arrow(table), emit="none", neighbourhoods=False)
         self._next_seq = reached
+        self.state.skip_to(reached)
         return start
 
     def process(self, events: EventBatch, batches: Sequence[RecordBatch]) -> tuple[list[Append], list[Rejection]]:
@@ -141,7 +160,17 @@ class Scorer:
         return [self._scored(table, seqs, snapshot, scores), self._embedded(seqs, snapshot, own)], []
 
     def committed(self) -> None:
-        """Nothing to do: the state is in memory and comes back from the log."""
+        """The state is in memory and comes back from the log: without what was taken back, once that is found.
+
+        Raises:
+            FeaturesOutdated: start again.
+        """
+        if time.monotonic() - self._asked_at > OUTDATED_EVERY_S:
+            self._asked_at = time.monotonic()
+            if self._is_outdated():
+                raise FeaturesOutdated(
+                    f"transactions were taken back: the scorer starts again at seq {self._next_seq} with features that leave them out"
+                )
 
     def _scored(self, table: pa.Table, seqs: NDArray[np.int64], snapshot: Snapshot, scores: Scores) -> Append:
         rows: list[dict[str, Any]] = table.select(["tx_id", "network", "source_wallet_id", "target_wallet_id"]).to_pylist()

@@ -7,7 +7,7 @@ head to trust it too much.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from graph.features import FeatureState
 from graph.features_names import FEATURE_NAMES, FEATURE_SET_VERSION
+from graph.restatement import Restatement
 from ml.datasets import KnownLabel, TrainingSet, transaction_training_set, wallet_training_set
 from ml.encoder import Encoder, embed_in_batches
 from ml.encoder_training import fit_encoder
@@ -80,12 +81,14 @@ def train(
     cut: Cut,
     seed: int,
     progress: Progress = lambda stage, share: None,
+    restatements: Sequence[Restatement] = (),
 ) -> TrainedModel:
     """Learn from transactions before the cut and labels known by it.
 
     Arguments: transactions: Arrow tables of `TransactionRecorded` in the order of seq from the first one, columns as in
     `graph.features.TransactionColumns.from_arrow` plus tx_id; seed: fixes folds, encoder and head; progress: stage and
-    share done. The same input and seed give the same package on one machine.
+    share done; restatements: of the features, in order of seq, all before the cut. The same input and seed give the
+    same package on one machine.
     Raises TrainingDataError where fewer than LEAST_OF_A_CLASS labels of either class have been seen before the cut.
     """
     progress("features", 0.0)
@@ -94,9 +97,9 @@ def train(
     by_transaction = not known.wallets and bool(known.transactions)
     state = FeatureState()
     if by_transaction:
-        examples = transaction_training_set(history, known.transactions, state)
+        examples = transaction_training_set(history, known.transactions, state, restatements)
     else:
-        examples = wallet_training_set(history, known.wallets, state)
+        examples = wallet_training_set(history, known.wallets, state, restatements=restatements)
     _check(examples, by_transaction)
     progress("features", 1.0)
     fitted = fit_examples(examples, seed, progress)

@@ -49,7 +49,8 @@ class Projection(Protocol):
     dies, neither is. A second copy cannot write: the checkpoint moves by compare-and-set on `before`.
 
     A projection may declare `key_ordered`, the topics whose records of one key it must take in order: while one of a key stands in
-    quarantine, the later ones are set aside too, and a replay keeps their order.
+    quarantine, the later ones are set aside too, and a replay keeps their order. One whose store may refuse a transaction for a moment
+    (a deadlock) writes it again within a bound and counts that in `retries`: nobody else sees it.
     """
 
     name: str
@@ -87,7 +88,8 @@ class Verifiable(Projection, Protocol):
     """A projection whose store can be proven equal to the log.
 
     Both methods yield (table name, Arrow table) with the same names and columns, in any order and any number of pieces. Every
-    column must cast to text without loss; equal stores give equal sets of rows. A row that belongs to one record carries its
+    column must cast to text without loss. A projection may declare `read_first`, the topics that `expected` must be given before its
+    others. Equal stores give equal sets of rows. A row that belongs to one record carries its
     `_topic`, `_partition` and `_offset`; a row folded from many (a dimension, a flow) has none and is named by its key columns.
     """
 

@@ -62,7 +62,8 @@ class FlushPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """A report of one flush, for metrics and status: records, seconds in the work, the position and what waits."""
+    """A report of one flush, for metrics and status: records, seconds in the work, the position, what waits, and the transactions that
+    the store had to repeat (deadlocks)."""
 
     name: str
     records: int
@@ -70,6 +71,7 @@ class Flushed:
     seconds: float
     after: Position
     waiting: int
+    retries: int = 0
 
 
 class SeqGap(RuntimeError):
@@ -214,8 +216,9 @@ class Runner:
         self._position.update(done.after)
         reach(ACKNOWLEDGED)
         waiting = self._merge.waiting if self._merge is not None else 0
-        log.info("flushed", worker=self._work.name, records=done.records, seconds=round(seconds, 4), quarantined=done.quarantined)
-        self._on_flushed(Flushed(self._work.name, done.records, done.quarantined, seconds, dict(self._position), waiting))
+        log.info("flushed", worker=self._work.name, records=done.records, seconds=round(seconds, 4), quarantined=done.quarantined,
+                 retries=done.retries)  # fmt: skip
+        self._on_flushed(Flushed(self._work.name, done.records, done.quarantined, seconds, dict(self._position), waiting, done.retries))
 
     def _pass_strays(self, after: dict[TopicPartition, int]) -> None:
         """A stray moves the position too, unless a record before it still waits for its turn."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -165,7 +166,9 @@ class Verifier:
         codec = ColumnCodec(self._catalog, projection.reads)
 
         def batches() -> Iterator[EventBatch]:
-            for batch in self._read(projection.topics, {}, position):
+            ahead: tuple[str, ...] = getattr(projection, "read_first", ())
+            rest = tuple(topic for topic in projection.topics if topic not in ahead)
+            for batch in chain(self._read(ahead, {}, position) if ahead else (), self._read(rest, {}, position)):
                 events, failures = decode(codec, [batch])
                 proof.records += len(batch)
                 excluded.add("event_type_not_read", len(batch) - events.rows - len(failures))

@@ -2,6 +2,7 @@
 embeddings.
 
     (:Wallet {wallet_id})-[:SENT {tx_id, amount, …}]->(:Wallet)      one a transaction with two sides
+    (:Wallet)-[:VOIDED {…, void_reason}]->(:Wallet)                  one that was taken back, which no flow counts; (:Void {tx_id, seq})
     (:Wallet)-[:FLOW {asset, transactions, sum_high, sum_whole, sum_parts, first_at, last_at}]->(:Wallet)
     (:Alert {case_id, status, …})-[:ALERTS_ON]->(:Wallet)            and [:JOINED {tx_id}] for what joined it later
     (:UnplacedScore {tx_id})                                         a score whose SENT is not here
@@ -28,6 +29,7 @@ from neo4j.exceptions import ConstraintError, DriverError, Neo4jError
 from domain.log import Position, TopicPartition
 from projections import wallet_graph_rows as rows_of
 from projections import wallet_graph_statements as cypher
+from projections import wallet_graph_voids as voids
 from projections.errors import StalePosition, StoreDisagrees, StoreUnavailable
 from projections.failpoints import APPLIED, reach
 from projections.protocol import EventBatch, Excluded, Rejection
@@ -53,6 +55,8 @@ class WalletGraphProjection:
     name: str = PROJECTION
     topics: tuple[str, ...] = rows_of.TOPICS
     reads: Mapping[str, tuple[str, ...]] = rows_of.READS
+    read_first: tuple[str, ...] = (WALLET_EVENTS,)
+    """What `expected` must be given first: voids."""
     key_ordered: frozenset[str] = frozenset({WALLET_EVENTS, CASE_EVENTS})
     """Of a wallet's descriptions, labels and freezes, and of a case's states, the last one wins."""
 
@@ -97,7 +101,7 @@ class WalletGraphProjection:
             StoreUnavailable: the server does not answer, or deadlocks went on for longer than the driver retries.
             StoreDisagrees: the graph holds one of the batch's transactions already: log and checkpoint do not fit.
         """
-        writes = _writes(batch)
+        writes = _writes(batch, may_repeat=False)
         attempts = 0
 
         def write(tx: neo4j.ManagedTransaction) -> None:
@@ -110,12 +114,17 @@ class WalletGraphProjection:
 
         try:
             with _translated(), self._session() as session:
-                session.execute_write(write)
+                try:
+                    session.execute_write(write)
+                except ConstraintError:
+                    # A tx_id that is here already: perhaps a revision that came before the void of what it replaces.
+                    writes = _writes(batch, may_repeat=True)
+                    session.execute_write(write)
         finally:
             self.retries += max(0, attempts - 1)
 
     def expected(self, batches: Iterator[EventBatch], excluded: Excluded) -> Iterator[tuple[str, pa.Table]]:
-        """The rows that the log implies: tables wallet, sent, score, flow, alert and joined."""
+        """The rows that the log implies: tables wallet, sent, voided, void, score, flow, alert and joined."""
         return expect(batches, excluded)
 
     def read_back(self) -> Iterator[tuple[str, pa.Table]]:
@@ -155,9 +164,13 @@ _Step = Callable[[neo4j.ManagedTransaction], None]
 _Rows = list[list[Any]]
 
 
-def _writes(batch: EventBatch) -> list[_Step]:
+def _writes(batch: EventBatch, may_repeat: bool) -> list[_Step]:
     """What the batch writes, ready before the transaction begins so that its locks are held no longer than the server
-    needs. A pure function of the batch."""
+    needs. A pure function of the batch.
+
+    Args:
+        may_repeat: whether a transaction's tx_id may be in the graph already, as a revision's is.
+    """
     steps: list[_Step] = []
 
     def add(statement: Statement, found: pl.DataFrame | None) -> None:
@@ -170,10 +183,13 @@ def _writes(batch: EventBatch) -> list[_Step]:
     if transactions is not None:
         named = named.join(rows_of.wallets_of(transactions), on="wallet_id", how="anti")
     add(cypher.MERGE_WALLETS, _named(named))
+    taken_back = rows_of.voids(batch)
+    if taken_back is not None:
+        steps.append(lambda tx: voids.take_back(tx, taken_back, CHUNK_ROWS))
     if transactions is not None:
-        chunks = [transactions.slice(start, CHUNK_ROWS) for start in range(0, transactions.height, CHUNK_ROWS)]
-        steps += [_write_transactions(chunk) for chunk in chunks]
-        steps.append(lambda tx: _place_scores(tx, rows_of.sides(transactions)["tx_id"]))
+        steps.append(_write_marked(transactions) if may_repeat else _write_all(transactions))
+        ids = rows_of.sides(transactions).select("tx_id", "_seq").rows()
+        steps.append(lambda tx: _place_scores(tx, list(map(list, ids))))
     scored = rows_of.frame(batch, "TransactionScored")
     if scored is not None:
         score_rows = _rows(rows_of.scores(scored), cypher.SCORE_SENT.columns)
@@ -195,6 +211,30 @@ def _writes(batch: EventBatch) -> list[_Step]:
     add(cypher.JOIN_ALERTS, None if extended is None else rows_of.joined(extended))
     add(cypher.MOVE_CASES, rows_of.cases(batch))
     return steps
+
+
+def _write_all(transactions: pl.DataFrame) -> _Step:
+    """Every transaction as SENT, unless something was taken back."""
+    chunks = [_write_transactions(transactions.slice(start, CHUNK_ROWS)) for start in range(0, transactions.height, CHUNK_ROWS)]
+    marked = _write_marked(transactions)
+
+    def write(tx: neo4j.ManagedTransaction) -> None:
+        for step in (marked,) if voids.holds_voids(tx) else chunks:
+            step(tx)
+
+    return write
+
+
+def _write_marked(transactions: pl.DataFrame) -> _Step:
+    def create(tx: neo4j.ManagedTransaction, standing: pl.DataFrame) -> None:
+        for start in range(0, standing.height, CHUNK_ROWS):
+            _write_transactions(standing.slice(start, CHUNK_ROWS))(tx)
+
+    def write(tx: neo4j.ManagedTransaction) -> None:
+        _run(tx, cypher.MERGE_WALLETS, _rows(_named(rows_of.wallets_of(transactions)), cypher.MERGE_WALLETS.columns))
+        voids.write_marked(tx, transactions, create, CHUNK_ROWS)
+
+    return write
 
 
 def _write_transactions(transactions: pl.DataFrame) -> _Step:
@@ -243,17 +283,23 @@ def _run(tx: neo4j.ManagedTransaction, statement: Statement, rows: _Rows) -> Non
         tx.run(statement.cypher, rows=rows[start : start + CHUNK_ROWS]).consume()
 
 
-def _place_scores(tx: neo4j.ManagedTransaction, tx_ids: pl.Series) -> None:
+def _place_scores(tx: neo4j.ManagedTransaction, rows: _Rows) -> None:
     # The count is kept by the store and costs nothing: a rebuild, which reads transactions first, never looks further.
     if tx.run(cypher.COUNT_UNPLACED).single(strict=True)["unplaced"]:
-        _run(tx, cypher.PLACE_SCORES, [[tx_id] for tx_id in tx_ids.to_list()])
+        _run(tx, cypher.PLACE_SCORES, rows)
+        _run(tx, cypher.PLACE_VOIDED_SCORES, rows)
 
 
 def _score(tx: neo4j.ManagedTransaction, rows: _Rows) -> None:
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[start : start + CHUNK_ROWS]
-        placed = set(tx.run(cypher.SCORE_SENT.cypher, rows=chunk).value("tx_id"))
-        _run(tx, cypher.KEEP_SCORES, [row for row in chunk if row[0] not in placed])
+        for statement in (cypher.SCORE_SENT, cypher.SCORE_VOIDED):
+            placed = {(tx_id, seq) for tx_id, seq in tx.run(statement.cypher, rows=chunk).values()}
+            chunk = [row for row in chunk if (row[0], row[1]) not in placed]
+            if not chunk:
+                break
+        else:
+            _run(tx, cypher.KEEP_SCORES, chunk)
 
 
 def _shown(position: Position, only: Position) -> str:

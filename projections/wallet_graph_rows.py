@@ -26,6 +26,7 @@ READS: Final[Mapping[str, tuple[str, ...]]] = {
     "WalletLabelled": ("wallet_id", "label", "source"),
     "WalletFrozen": ("wallet_id", "reason"),
     "WalletReleased": ("wallet_id", "reason"),
+    "TransactionVoided": ("tx_id", "reason", "replaced_by", "known_at"),
     "TransactionScored": (
         "tx_id", "tx_seq", "source_wallet_id", "target_wallet_id", "score", "source_score", "target_score",
         "model_version",
@@ -47,9 +48,10 @@ LIMBS: Final = ("limb0", "limb1", "limb2", "limb3")
 """An amount in parts of 10^-18 as four digits in base 2^32: sums of two thousand million of them stay exact in an
 int64."""
 
+SCORE_KEY: Final = ("tx_id", "tx_seq")
+"""What a score is of: a tx_id that was taken back may be recorded again, with another seq."""
 _CAPTION_HEAD, _CAPTION_TAIL = 6, 4  # characters of an address that people compare, as block explorers show it
 _WALLET_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "TransactionRecorded": ("source_wallet_id", "target_wallet_id"),
     "TransactionScored": ("source_wallet_id", "target_wallet_id"),
     **dict.fromkeys(
         ("WalletDescribed", "WalletLabelled", "WalletFrozen", "WalletReleased", "WalletEmbedded", "AlertRaised",
@@ -77,6 +79,37 @@ def frame(batch: EventBatch, name: str) -> pl.DataFrame | None:
     return found
 
 
+def voids(batch: EventBatch) -> pl.DataFrame | None:
+    """A Void a row: it means the revisions of its tx_id with a seq up to `seq`."""
+    events = frame(batch, "TransactionVoided")
+    if events is None:
+        return None
+    return events.select("tx_id", pl.col("_seq").alias("seq"), "reason", "replaced_by", "known_at", *_coordinates())
+
+
+def marked(transactions: pl.DataFrame, known: pl.DataFrame | None) -> pl.DataFrame:
+    """The transactions with `void_seq`, `void_reason` and `voided_at` of the void that each one met first, null where it stands."""
+    if known is None or not known.height:
+        return transactions.with_columns(
+            void_seq=pl.lit(None, pl.Int64), void_reason=pl.lit(None, pl.String), voided_at=pl.lit(None, pl.Int64)
+        )
+    marks = known.select("tx_id", **mark_columns())
+    found = transactions.sort("_seq").join_asof(
+        marks.sort("void_seq"), left_on="_seq", right_on="void_seq", by="tx_id", strategy="forward", coalesce=False, check_sortedness=False
+    )  # fmt: skip
+    return found.sort("_partition", "_offset")
+
+
+def mark_columns() -> dict[str, pl.Expr]:
+    """What a Void row says of the revisions that it takes back."""
+    return {"void_seq": pl.col("seq"), "void_reason": pl.col("reason"), "voided_at": pl.col("known_at")}
+
+
+def standing(transactions: pl.DataFrame) -> pl.DataFrame:
+    """Those of `marked` transactions that were not taken back."""
+    return transactions.filter(pl.col("void_seq").is_null())
+
+
 def sides(transactions: pl.DataFrame) -> pl.DataFrame:
     """The transactions that name both wallets: those that become a relationship."""
     return transactions.filter(pl.col("source_wallet_id").is_not_null() & pl.col("target_wallet_id").is_not_null())
@@ -99,6 +132,13 @@ def sent(transactions: pl.DataFrame) -> pl.DataFrame:
         "occurred_at",
         *_coordinates(),
     )
+
+
+def voided(transactions: pl.DataFrame) -> pl.DataFrame:
+    """A VOIDED row for each `marked` transaction with two sides that was taken back: what SENT would hold, and why."""
+    taken_back = transactions.filter(pl.col("void_seq").is_not_null())
+    marks = sides(taken_back).select("void_seq", "void_reason", "voided_at")
+    return pl.concat([sent(taken_back), marks], how="horizontal")
 
 
 def flows(transactions: pl.DataFrame) -> pl.DataFrame:
@@ -138,7 +178,7 @@ def three_integers(parts: int) -> tuple[int, int, int]:
 
 
 def wallets(batch: EventBatch) -> pl.DataFrame:
-    """Every wallet that the batch names and the relationships it gains (`degree`: a self-transfer has two ends)."""
+    """Every wallet that the batch names in anything but its transactions; they gain no relationship there (`degree`)."""
     pieces = []
     for name, columns in _WALLET_COLUMNS.items():
         events = batch.tables.get(name)
@@ -146,17 +186,19 @@ def wallets(batch: EventBatch) -> pl.DataFrame:
             continue
         named = pl.from_arrow(events.select(list(columns)))
         assert isinstance(named, pl.DataFrame)
-        counted = pl.all_horizontal(pl.all().is_not_null()) if name == "TransactionRecorded" else pl.lit(False)
-        named = named.with_columns(counted.cast(pl.Int64).alias("degree"))
-        pieces += [named.select(pl.col(column).cast(pl.String).alias("wallet_id"), "degree") for column in columns]
+        none = pl.lit(0, pl.Int64).alias("degree")
+        pieces += [named.select(pl.col(column).cast(pl.String).alias("wallet_id"), none) for column in columns]
     if not pieces:
         return pl.DataFrame(schema={"wallet_id": pl.String, "degree": pl.Int64})
     return fold_wallets(pl.concat(pieces).drop_nulls())
 
 
 def wallets_of(transactions: pl.DataFrame) -> pl.DataFrame:
-    """Every wallet that the transactions name and the relationships it gains, as `wallets` of the same events."""
-    counted = (pl.col("source_wallet_id").is_not_null() & pl.col("target_wallet_id").is_not_null()).cast(pl.Int64)
+    """Every wallet that the transactions name and the relationships it gains: none by what is `marked` as void, two by a self-transfer."""
+    counts = pl.col("source_wallet_id").is_not_null() & pl.col("target_wallet_id").is_not_null()
+    if "void_seq" in transactions.columns:
+        counts &= pl.col("void_seq").is_null()
+    counted = counts.cast(pl.Int64)
     ends = (pl.col(f"{side}_wallet_id").alias("wallet_id") for side in ("source", "target"))
     return fold_wallets(pl.concat([transactions.select(end, counted.alias("degree")) for end in ends]).drop_nulls())
 
@@ -178,10 +220,10 @@ def network(ids: pl.Expr) -> pl.Expr:
     return ids.str.splitn(":", 2).struct.field("field_0")
 
 
-def last(pieces: pl.DataFrame, key: str) -> pl.DataFrame:
+def last(pieces: pl.DataFrame, key: str | tuple[str, ...]) -> pl.DataFrame:
     """The last row of each key, in the order given: events of one key lie in one partition, so their order is the
     log's."""
-    return pieces.unique(key, keep="last", maintain_order=True)
+    return pieces.unique(list(key) if isinstance(key, tuple) else key, keep="last", maintain_order=True)
 
 
 def descriptions(events: pl.DataFrame) -> pl.DataFrame:
@@ -215,12 +257,12 @@ def freezes(batch: EventBatch) -> pl.DataFrame | None:
 
 
 def scores(events: pl.DataFrame) -> pl.DataFrame:
-    """The last score of each transaction."""
+    """The last score of each transaction, revisions apart."""
     return last(
         events.select(
             "tx_id", "tx_seq", "score", "source_score", "target_score", "model_version", *_coordinates()
         ),
-        "tx_id",
+        SCORE_KEY,
     )  # fmt: skip
 
 

@@ -58,7 +58,10 @@ CONSTRAINTS: Final[tuple[LiteralString, ...]] = (
     "CREATE CONSTRAINT wallet_id IF NOT EXISTS FOR (w:Wallet) REQUIRE w.wallet_id IS UNIQUE",
     "CREATE CONSTRAINT sent_tx_id IF NOT EXISTS FOR ()-[r:SENT]-() REQUIRE r.tx_id IS UNIQUE",
     "CREATE CONSTRAINT alert_case_id IF NOT EXISTS FOR (a:Alert) REQUIRE a.case_id IS UNIQUE",
-    "CREATE CONSTRAINT unplaced_score_tx_id IF NOT EXISTS FOR (s:UnplacedScore) REQUIRE s.tx_id IS UNIQUE",
+    "DROP CONSTRAINT unplaced_score_tx_id IF EXISTS",  # of a graph from before transactions could be taken back
+    "CREATE CONSTRAINT unplaced_score IF NOT EXISTS FOR (s:UnplacedScore) REQUIRE (s.tx_id, s.score_seq) IS UNIQUE",
+    "CREATE INDEX void_tx_id IF NOT EXISTS FOR (v:Void) ON (v.tx_id)",
+    "CREATE INDEX voided_tx_id IF NOT EXISTS FOR ()-[r:VOIDED]-() ON (r.tx_id)",
     "CREATE CONSTRAINT checkpoint IF NOT EXISTS FOR (c:Checkpoint) REQUIRE (c.projection, c.topic, c.partition) IS UNIQUE",
     # No dimensions: the index takes each vector as long as it is, so another model needs no other index.
     "CREATE VECTOR INDEX wallet_embedding IF NOT EXISTS FOR (w:Wallet) ON w.embedding"
@@ -156,17 +159,24 @@ _SCORE = (
 _SCORE_COLUMNS = "tx_id tx_seq score source_score target_score model_version topic partition offset"
 SCORE_SENT = _statement(
     _SCORE_COLUMNS,
-    "MATCH ()-[r:SENT {tx_id: row.tx_id}]->()\nSET r." + _SCORE.format("r") + "\nRETURN row.tx_id AS tx_id",
-)
-KEEP_SCORES = _statement(_SCORE_COLUMNS, "MERGE (s:UnplacedScore {tx_id: row.tx_id})\nSET s." + _SCORE.format("s"))
+    "MATCH ()-[r:SENT {tx_id: row.tx_id}]->() WHERE r.seq = row.tx_seq\nSET r."
+    + _SCORE.format("r") + "\nRETURN row.tx_id AS tx_id, row.tx_seq AS tx_seq",
+)  # fmt: skip
+SCORE_VOIDED = _statement(
+    _SCORE_COLUMNS,
+    "MATCH ()-[r:VOIDED {tx_id: row.tx_id}]->() WHERE r.seq = row.tx_seq\nSET r."
+    + _SCORE.format("r") + "\nRETURN row.tx_id AS tx_id, row.tx_seq AS tx_seq",
+)  # fmt: skip
+KEEP_SCORES = _statement(_SCORE_COLUMNS, "MERGE (s:UnplacedScore {tx_id: row.tx_id, score_seq: row.tx_seq})\nSET s." + _SCORE.format("s"))
 COUNT_UNPLACED: Final[LiteralString] = "MATCH (s:UnplacedScore) RETURN count(s) AS unplaced"
-PLACE_SCORES = _statement(
-    "tx_id",
-    "MATCH (s:UnplacedScore {tx_id: row.tx_id})\n"
-    "MATCH ()-[r:SENT {tx_id: row.tx_id}]->()\n"
-    "SET r += s {.score, .source_score, .target_score, .score_seq, .model_version, .score_topic, .score_partition,"
-    " .score_offset}\nDELETE s",
+_PLACE = (
+    "MATCH (s:UnplacedScore {{tx_id: row.tx_id, score_seq: row.seq}})\n"
+    "MATCH ()-[r:{0} {{tx_id: row.tx_id}}]->() WHERE r.seq = row.seq\n"
+    "SET r += s {{.score, .source_score, .target_score, .score_seq, .model_version, .score_topic, .score_partition,"
+    " .score_offset}}\nDELETE s"
 )
+PLACE_SCORES = _statement("tx_id seq", _PLACE.format("SENT"))
+PLACE_VOIDED_SCORES = _statement("tx_id seq", _PLACE.format("VOIDED"))
 SCORE_WALLETS = _statement(
     "wallet_id seq score",
     "MATCH (w:Wallet {wallet_id: row.wallet_id})\n"
@@ -233,10 +243,80 @@ MOVE_CASES = _statement(
     "  a.verdict = coalesce(row.verdict, a.verdict), a.verdict_reason = coalesce(row.verdict_reason, a.verdict_reason)",
 )
 
+# Taking back. A transaction that was voided is VOIDED instead of SENT: whoever walks SENT or reads FLOW does not meet it. Each void stays
+# as a node, for a topic that lags may bring its transaction later, and a node's label is counted by the store.
+COUNT_VOIDS: Final[LiteralString] = "MATCH (v:Void) RETURN count(v) AS voids"
+KEEP_VOIDS = _statement(
+    "tx_id seq reason replaced_by known_at topic partition offset",
+    "CREATE (:Void {tx_id: row.tx_id, seq: row.seq, reason: row.reason, replaced_by: row.replaced_by,\n"
+    f"  known_at: {_time('row.known_at')}, topic: row.topic, partition: row.partition, offset: row.offset}})",
+)
+FIND_VOIDS = _statement(
+    "tx_id",
+    f"MATCH (v:Void {{tx_id: row.tx_id}})\nRETURN v.tx_id AS tx_id, v.seq AS seq, v.reason AS reason, {_micros('v.known_at')} AS known_at",
+)
+FIND_SENT = _statement("tx_id", "MATCH ()-[r:SENT {tx_id: row.tx_id}]->()\nRETURN r.tx_id AS tx_id, r.seq AS seq")
+_MARK = (
+    "{0}.void_seq = row.void_seq, {0}.void_reason = row.void_reason,\n"
+    f"  {{0}}.voided_at = CASE WHEN row.voided_at IS NULL THEN null ELSE {_time('row.voided_at')} END"
+)
+_MARK_COLUMNS = "void_seq void_reason voided_at"
+# The degrees are written first: that takes the locks under which the flows are read.
+VOID_SENT = _statement(
+    f"tx_id seq {_MARK_COLUMNS}",
+    "MATCH (a)-[r:SENT {tx_id: row.tx_id}]->(b) WHERE r.seq <= row.seq\n"
+    "SET a.degree = a.degree - 1 SET b.degree = b.degree - 1\n"
+    "CREATE (a)-[v:VOIDED]->(b)\n"
+    f"SET v = properties(r) SET {_MARK.replace('{0}', 'v')}\n"
+    "DELETE r\n"
+    "RETURN a.wallet_id AS source, b.wallet_id AS target, v.asset AS asset, v.amount AS amount, v.status AS status",
+)
+EXPLAIN_VOIDED = _statement(
+    f"tx_id seq {_MARK_COLUMNS}",
+    f"MATCH ()-[v:VOIDED {{tx_id: row.tx_id}}]->() WHERE v.seq <= row.seq AND v.void_seq IS NULL\nSET {_MARK.replace('{0}', 'v')}",
+)
+CREATE_VOIDED = _statement(
+    " ".join(_SENT_COLUMNS) + " " + _MARK_COLUMNS,
+    "MATCH (a:Wallet {wallet_id: row.source}) MATCH (b:Wallet {wallet_id: row.target})\n"
+    "CREATE (a)-[v:VOIDED {tx_id: row.tx_id, seq: row.seq, amount: row.amount, amount_float: row.amount_float,\n"
+    f"  asset: row.asset, status: row.status, kind: row.kind, occurred_at: {_time('row.occurred_at')},\n"
+    "  topic: row.topic, partition: row.partition, offset: row.offset}]->(b)\n"
+    f"SET {_MARK.replace('{0}', 'v')}",
+)
+READ_FLOWS = _statement(
+    "source target asset",
+    "MATCH (a:Wallet {wallet_id: row.source})-[f:FLOW {asset: row.asset}]->(b:Wallet {wallet_id: row.target})\n"
+    "RETURN row.source AS source, row.target AS target, row.asset AS asset, f.transactions AS transactions,\n"
+    "  f.sum_high AS high, f.sum_whole AS whole, f.sum_parts AS parts",
+)
+# What is left of a flow. Its first and last time are looked for among the transactions of the pair that stand.
+LOWER_FLOWS = _statement(
+    "source target asset transactions high whole parts moved_nothing",
+    "MATCH (a:Wallet {wallet_id: row.source})-[f:FLOW {asset: row.asset}]->(b:Wallet {wallet_id: row.target})\n"
+    "CALL (a, b, row) {\n"
+    "  OPTIONAL MATCH (a)-[s:SENT {asset: row.asset}]->(b) WHERE NOT s.status IN row.moved_nothing\n"
+    "  RETURN min(s.occurred_at) AS first_at, max(s.occurred_at) AS last_at\n"
+    "}\n"
+    "SET f.transactions = row.transactions, f.sum_high = row.high, f.sum_whole = row.whole, f.sum_parts = row.parts,\n"
+    f"  f.amount_float = {_FLOAT.format(**_OF_ROW)},\n"
+    f"  f.caption = {_FLOW_CAPTION.format(**_OF_ROW)},\n"
+    "  f.first_at = first_at, f.last_at = last_at",
+)
+DROP_FLOWS = _statement(
+    "source target asset",
+    "MATCH (:Wallet {wallet_id: row.source})-[f:FLOW {asset: row.asset}]->(:Wallet {wallet_id: row.target})\nDELETE f",
+)
+
 _SCORE_FIELDS = (
     "tx_id AS tx_id, {0}.score_seq AS tx_seq, {0}.score AS score, {0}.source_score AS source_score,"
     " {0}.target_score AS target_score, {0}.model_version AS model_version, {0}.score_topic AS _topic,"
     " {0}.score_partition AS _partition, {0}.score_offset AS _offset"
+)
+_SENT_FIELDS = (
+    "r.tx_id AS tx_id, r.seq AS seq, a.wallet_id AS source_wallet_id,"
+    " b.wallet_id AS target_wallet_id, r.amount AS amount, r.amount_float AS amount_float, r.asset AS asset,"
+    f" r.status AS status, r.kind AS kind, {_micros('r.occurred_at')} AS occurred_at,"
+    " r.topic AS _topic, r.partition AS _partition, r.offset AS _offset"
 )
 READ_BACK: Final[dict[str, tuple[LiteralString, ...]]] = {
     "wallet": (
@@ -247,14 +327,18 @@ READ_BACK: Final[dict[str, tuple[LiteralString, ...]]] = {
         " w.embedding_seq AS embedding_seq, w.embedding_model AS embedding_model, w.embedding AS embedding,"
         " [name IN labels(w) WHERE name <> 'Wallet'] AS marks",
     ),
-    "sent": (
-        "MATCH (a)-[r:SENT]->(b) RETURN r.tx_id AS tx_id, r.seq AS seq, a.wallet_id AS source_wallet_id,"
-        " b.wallet_id AS target_wallet_id, r.amount AS amount, r.amount_float AS amount_float, r.asset AS asset,"
-        f" r.status AS status, r.kind AS kind, {_micros('r.occurred_at')} AS occurred_at,"
-        " r.topic AS _topic, r.partition AS _partition, r.offset AS _offset",
+    "sent": ("MATCH (a)-[r:SENT]->(b) RETURN " + _SENT_FIELDS,),
+    "voided": (
+        f"MATCH (a)-[r:VOIDED]->(b) RETURN {_SENT_FIELDS}, r.void_seq AS void_seq, r.void_reason AS void_reason,"
+        f" {_micros('r.voided_at')} AS voided_at",
+    ),
+    "void": (
+        f"MATCH (v:Void) RETURN v.tx_id AS tx_id, v.seq AS seq, v.reason AS reason, v.replaced_by AS replaced_by,"
+        f" {_micros('v.known_at')} AS known_at, v.topic AS _topic, v.partition AS _partition, v.offset AS _offset",
     ),
     "score": (
         "MATCH ()-[r:SENT]->() WHERE r.score IS NOT NULL RETURN r." + _SCORE_FIELDS.format("r"),
+        "MATCH ()-[r:VOIDED]->() WHERE r.score IS NOT NULL RETURN r." + _SCORE_FIELDS.format("r"),
         "MATCH (s:UnplacedScore) RETURN s." + _SCORE_FIELDS.format("s"),
     ),
     "flow": (

@@ -22,6 +22,18 @@ _FOLD_ROWS: Final = 1_000_000  # rows collected before they are folded: bounds m
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _COORDINATES: Final = (("_topic", pa.string()), ("_partition", pa.int64()), ("_offset", pa.int64()))
 
+_SENT_FIELDS: Final = (
+    ("tx_id", pa.string()),
+    ("seq", pa.int64()),
+    ("source_wallet_id", pa.string()),
+    ("target_wallet_id", pa.string()),
+    ("amount", pa.string()),
+    ("amount_float", pa.float64()),
+    *((name, pa.string()) for name in ("asset", "status", "kind")),
+    ("occurred_at", _TIME),
+    *_COORDINATES,
+)
+
 SCHEMAS: Final[Mapping[str, pa.Schema]] = {
     "wallet": pa.schema(
         [
@@ -38,16 +50,22 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = {
             ("marks", pa.string()),
         ]
     ),
-    "sent": pa.schema(
+    "sent": pa.schema(_SENT_FIELDS),
+    "voided": pa.schema(
+        [
+            *_SENT_FIELDS,
+            ("void_seq", pa.int64()),
+            ("void_reason", pa.string()),
+            ("voided_at", _TIME),
+        ]
+    ),
+    "void": pa.schema(
         [
             ("tx_id", pa.string()),
             ("seq", pa.int64()),
-            ("source_wallet_id", pa.string()),
-            ("target_wallet_id", pa.string()),
-            ("amount", pa.string()),
-            ("amount_float", pa.float64()),
-            *((name, pa.string()) for name in ("asset", "status", "kind")),
-            ("occurred_at", _TIME),
+            ("reason", pa.string()),
+            ("replaced_by", pa.string()),
+            ("known_at", _TIME),
             *_COORDINATES,
         ]
     ),
@@ -118,7 +136,11 @@ def read_table(table: str, result: neo4j.Result) -> Iterator[pa.Table]:
 
 
 def expect(batches: Iterator[EventBatch], excluded: Excluded) -> Iterator[tuple[str, pa.Table]]:
-    """The rows that the log implies, in one pass and memory of wallets and flows, not of transactions."""
+    """The rows that the log implies, in one pass and memory of wallets, flows and voids, not of transactions.
+
+    A void must come in before its transaction, or with it: `WalletGraphProjection.read_first`.
+    """
+    voids = _Fold(lambda pieces: pieces)
     folds = {
         "wallets": _Fold(rows_of.fold_wallets),
         "flows": _Fold(rows_of.fold_flows),
@@ -127,7 +149,7 @@ def expect(batches: Iterator[EventBatch], excluded: Excluded) -> Iterator[tuple[
         "frozen": _Fold(_last_of("wallet_id")),
         "wallet_scores": _Fold(rows_of.fold_wallet_scores),
         "embedded": _Fold(rows_of.fold_embeddings),
-        "scores": _Fold(_last_of("tx_id")),
+        "scores": _Fold(_last_of(rows_of.SCORE_KEY)),
         "alerts": _Fold(_last_of("case_id")),
         "cases": _Fold(rows_of.fold_cases),
     }
@@ -135,10 +157,19 @@ def expect(batches: Iterator[EventBatch], excluded: Excluded) -> Iterator[tuple[
         _count_folded(batch, excluded)
         folds["wallets"].add(rows_of.wallets(batch))
         transactions = rows_of.frame(batch, "TransactionRecorded")
+        taken_back = rows_of.voids(batch)
+        if taken_back is not None:
+            voids.add(taken_back)
+            yield "void", _canonical("void", taken_back)
         if transactions is not None:
             _count_sideless(transactions, excluded)
-            yield "sent", _canonical("sent", rows_of.sent(transactions))
-            folds["flows"].add(rows_of.flows(transactions))
+            transactions = rows_of.marked(transactions, voids.result())
+            folds["wallets"].add(rows_of.wallets_of(transactions))
+            live = rows_of.standing(transactions)
+            yield "sent", _canonical("sent", rows_of.sent(live))
+            if live.height < transactions.height:
+                yield "voided", _canonical("voided", rows_of.voided(transactions))
+            folds["flows"].add(rows_of.flows(live))
         scored = rows_of.frame(batch, "TransactionScored")
         if scored is not None:
             folds["scores"].add(rows_of.scores(scored))
@@ -191,7 +222,7 @@ class _Fold:
         return self._fold(pl.concat(self._pieces)) if self._pieces else None
 
 
-def _last_of(key: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def _last_of(key: str | tuple[str, ...]) -> Callable[[pl.DataFrame], pl.DataFrame]:
     return lambda pieces: rows_of.last(pieces, key)
 
 

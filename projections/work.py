@@ -34,11 +34,12 @@ STORE_ATTEMPTS = 8  # with backoff about 40 s: longer than a restart of any stor
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What one flush did: records taken, of them quarantined, and the position now stored."""
+    """What one flush did: records taken, of them quarantined, the position now stored, transactions that the store had to repeat."""
 
     records: int
     quarantined: int
     after: Position
+    retries: int = 0
 
 
 class Work(Protocol):
@@ -213,6 +214,7 @@ class SinkWork:
         before: Position,
         after: Position,
     ) -> Done:
+        repeated = self._retries()
         # Here and not before: what the flush before set aside is known only now.
         rejections, known = self._order.hold(batches, events, rejections, known)
         quarantined = self._set_aside(batches, [r for r in rejections if (r.topic, r.partition, r.offset) not in known])
@@ -222,7 +224,11 @@ class SinkWork:
         except BatchRefused as error:
             aside = known | {(r.topic, r.partition, r.offset) for r in rejections}
             return self._halve(batches, before, after, quarantined, aside, error)
-        return Done(sum(map(len, batches)), quarantined, after)
+        return Done(sum(map(len, batches)), quarantined, after, self._retries() - repeated)
+
+    def _retries(self) -> int:
+        """Transactions that the sink wrote again after a deadlock, ever; a sink that cannot meet one counts none."""
+        return int(getattr(self.projection, "retries", 0))
 
     def _halve(
         self,
@@ -248,7 +254,7 @@ class SinkWork:
         reached = {tp: middle[tp] for tp in after if tp in middle and middle[tp] != before.get(tp)}
         done = self._prepare(first, known)(before, reached)
         rest = self._prepare(second, known)(middle, {tp: after[tp] for tp in after if after[tp] != middle.get(tp)})
-        return Done(done.records + rest.records, quarantined + done.quarantined + rest.quarantined, after)
+        return Done(done.records + rest.records, quarantined + done.quarantined + rest.quarantined, after, done.retries + rest.retries)
 
     def _set_aside(self, batches: Sequence[RecordBatch], rejections: Sequence[Rejection]) -> int:
         if rejections:

@@ -49,7 +49,7 @@ TOPIC_BY_EVENT_TYPE: Mapping[str, str] = {
     **dict.fromkeys(
         ("AlertRaised", "AlertExtended", "CaseOpened", "CaseAssigned", "VerdictReached", "CaseClosed"), CASE_EVENTS
     ),
-    **dict.fromkeys(("ModelTrained", "ModelDeployed", "PolicyChanged", "GenerationSwapped"), CONTROL_EVENTS),
+    **dict.fromkeys(("ModelTrained", "ModelDeployed", "PolicyChanged", "GenerationSwapped", "FeaturesRestated"), CONTROL_EVENTS),
     "CommandsHandled": COMMAND_RESULTS,
     "RecordQuarantined": QUARANTINE_EVENTS,
     "QuarantineReplayed": QUARANTINE_EVENTS,

@@ -53,9 +53,14 @@ class Context:
 
     @cached_property
     def stack(self) -> Stack:
-        """The local stack in use."""
-        from infra.stack import Stack
+        """The local stack in use.
 
+        Raises:
+            StateTooNew: a newer Tidemark has written its state.
+        """
+        from infra.stack import Stack, state_version
+
+        state_version.check(self.given.stack_dir)
         return Stack.of(self.given)
 
     @cached_property
@@ -81,9 +86,16 @@ class Context:
         local = set(self.stack.local_parts())
         wanted = [part for part in parts if part in local]
         if wanted and not self.stack.is_up():
-            raise PartDown(wanted[0], f"the local stack {self.given.stack!r} is not running: start it with `tidemark up`")
+            raise PartDown(wanted[0], f"the local stack {self.given.stack!r} is not running: start it with {up_of(self.given.stack)}")
         self.stack.require(*wanted)
         return self.composition
+
+
+def up_of(stack: str) -> str:
+    """The command that starts a stack, as a person types it."""
+    from infra.settings import DEFAULT_STACK
+
+    return "`tidemark up`" if stack == DEFAULT_STACK else f"`tidemark --stack {stack} up`"
 
 
 def _in_use(settings: Settings) -> str:

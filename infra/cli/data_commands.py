@@ -40,10 +40,12 @@ class Target(StrEnum):
         "tidemark ingest payments.jsonl --mapping payment_json --dry-run",
         "tidemark ingest unknown.csv --suggest > unknown.yaml",
         "tail -f new.jsonl | tidemark ingest - --mapping payment_json",
+        "tidemark ingest --void transfers-20260301T090000 --dry-run",
+        "tidemark ingest --void transfers-20260301T090000 --reason 'amounts in the wrong unit'",
     ],
 )
 def ingest(
-    file: Annotated[str, typer.Argument(help="CSV, CSV.gz, Parquet or JSON lines; `-` reads standard input until it ends.")],
+    file: Annotated[str | None, typer.Argument(help="CSV, CSV.gz, Parquet or JSON lines; `-` reads standard input until it ends.")] = None,
     mapping: Annotated[
         str | None,
         typer.Option(help="A shipped mapping's name or a YAML file; by default the one that fits the header."),
@@ -57,11 +59,21 @@ def ingest(
     ] = False,
     rows: Annotated[int, typer.Option(min=1, help="Accepted rows that a dry run shows.")] = 5,
     suggest: Annotated[bool, typer.Option("--suggest", help="Draft a mapping from the header; send nothing.")] = False,
+    void: Annotated[
+        str | None, typer.Option(help="Take back every transaction of the run with this ingest id, instead of reading a file.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="With --void: why, in a few words; it is kept for ever.")] = "wrong_mapping",
     json: Json = False,
 ) -> int:
     """Send a file's rows as commands, in its order. Sending it again records nothing twice."""
     from infra.ingest import ingest_file, mapping_for
 
+    if void is not None:
+        if file is not None:
+            raise typer.BadParameter("takes back a run that was ingested: name no file", param_hint="--void")
+        return _void_run(void, reason, dry_run, json)
+    if file is None:
+        raise typer.BadParameter("name the file to read, `-` for standard input, or --void a run", param_hint="FILE")
     if file != STREAM and not Path(file).is_file():
         raise typer.BadParameter(f"{file} is no file", param_hint="FILE")
     if labels is not None and not labels.is_file():
@@ -108,6 +120,58 @@ def ingest(
     if result.cut_short is not None:
         output.fail(result.cut_short)
         return exits.FAILED
+    return exits.OK
+
+
+def _void_run(ingest_id: str, reason: str, is_dry: bool, is_json: bool) -> int:
+    from infra.cli.case_commands import user
+    from infra.take_back import void_run
+
+    context = Context()
+    composition = context.need("kafka", "registry")
+    with Track(f"void {ingest_id}", "records") as track:
+        result = void_run(composition, ingest_id, reason=reason, actor=user(), is_dry=is_dry, progress=track.update)
+    if is_json:
+        output.print_json(result.as_json())
+        return exits.OK
+    verb = "would be taken back; nothing was sent" if is_dry else "taken back"
+    output.result(
+        f"[green]{output.count(result.sent)} transactions {verb}[/] of {output.count(result.recorded)} of run"
+        f" {output.safe(ingest_id)}; {output.count(result.void_before)} were void already"
+    )
+    if not is_dry:
+        output.result(f"Token: {output.safe(result.token)} (`tidemark wait`)")
+        output.result("Ingest the corrected rows now: where their payload differs they are recorded as the next revision.")
+    return exits.OK
+
+
+@command(
+    "void",
+    panel=DATA,
+    examples=[
+        "tidemark void ethereum:0xab12:0 --reason reorganisation",
+        "tidemark void card:7f31:0 --reason chargeback --replaced-by card:7f31:1",
+    ],
+)
+def void_transaction(
+    tx_id: Annotated[str, typer.Argument(help="The transaction's tx_id.")],
+    reason: Annotated[str, typer.Option(help="Why, in a few words; it is kept for ever.")],
+    replaced_by: Annotated[str | None, typer.Option(help="The tx_id that stands in its place, where it is another one.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Who decides; by default the user of this machine.")] = None,
+    json: Json = False,
+) -> int:
+    """Take one transaction back (chargeback, reorganisation); a whole run: `tidemark ingest --void`."""
+    from domain.commands import VoidTransaction
+    from infra.cli.case_commands import user
+    from infra.command_sender import send
+
+    composition = Context().need("kafka", "registry")
+    now = datetime.now(UTC)
+    answer = send(composition, tx_id, VoidTransaction(tx_id, None, reason, replaced_by, actor or user(), now))
+    if json:
+        output.print_json({"tx_id": tx_id, **answer.as_json()})
+    else:
+        output.result(f"[green]{output.safe(tx_id)} is void[/]: read models mark it and no longer count it")
     return exits.OK
 
 
@@ -253,16 +317,6 @@ def simulate(
     return exits.OK
 
 
-class Reader(StrEnum):
-    """Who reads what was written."""
-
-    archive = "archive"
-    warehouse = "warehouse"
-    graph = "graph"
-    scorer = "scorer"
-    alerts = "alerts"
-
-
 @command(
     "wait",
     panel=DATA,
@@ -274,36 +328,46 @@ class Reader(StrEnum):
 )
 def wait(
     token: Annotated[str, typer.Argument(help="What `tidemark ingest` printed.")],
-    for_: Annotated[list[Reader], typer.Option("--for", help="Who must include it; may be given several times.")],
+    for_: Annotated[
+        list[str],
+        typer.Option(
+            "--for",
+            help="Who must include it: a read model (archive, curated, warehouse, graph, an installed one), scorer or alerts; repeatable.",
+        ),
+    ],
     timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait at most, for all of them.")] = 30.0,
     json: Json = False,
 ) -> int:
     """Wait until a store includes what was ingested: exit status 0 once it does, 5 when it does not in time, 2 for a bad token."""
     from domain.errors import InvalidValue
-    from infra.read_your_write import NotIncludedYet, WriteToken, wait_for
+    from infra.read_models import names, read_model
+    from infra.read_your_write import NotIncludedYet, WriteToken, readers_to_wait_for, wait_for
 
     try:
         wanted = WriteToken.parse(token)
     except InvalidValue as error:
         raise typer.BadParameter(str(error), param_hint="TOKEN") from None
-    needs = {Reader.archive: ("s3",), Reader.warehouse: ("postgres",), Reader.graph: ("neo4j",)}
-    composition = Context().need("kafka", "registry", *(part for name in for_ for part in needs.get(name, ())))
+    readers = readers_to_wait_for()
+    if unknown := [name for name in for_ if name not in readers]:
+        raise typer.BadParameter(f"expected {', '.join(readers)}, found {', '.join(unknown)}", param_hint="--for")
+    needs = (server for name in for_ if name in names() for server in read_model(name).needs)
+    composition = Context().need("kafka", "registry", *needs)
     started = time.monotonic()
     found: list[dict[str, Any]] = []
     status = exits.OK
     for name in dict.fromkeys(for_):
         left = max(0.0, timeout - (time.monotonic() - started))
         try:
-            included = wait_for(wanted, name.value, left, composition=composition)
+            included = wait_for(wanted, name, left, composition=composition)
         except NotIncludedYet as error:
             status = exits.NOT_READY
-            found.append({"projection": name.value, "included": False, "message": str(error)})
+            found.append({"projection": name, "included": False, "message": str(error)})
             if not json:
                 output.fail(error)
             continue
         found.append(included.as_json())
         if not json:
-            output.result(f"[green]included[/]  [bold]{name.value}[/] after {included.seconds:.2f} s")
+            output.result(f"[green]included[/]  [bold]{name}[/] after {included.seconds:.2f} s")
     if json:
         output.print_json({"included": status == exits.OK, "token": str(wanted), "readers": found})
     return status

@@ -19,32 +19,34 @@ from infra.cli.progress import Track
 from infra.cli.stack_commands import Json
 
 if TYPE_CHECKING:
+    from infra.read_models import ReadModel
     from infra.rebuild_estimate import Estimate
     from projections.verify import Proof
 
-STORES = ("log", "archive", "curated", "warehouse", "graph")
 TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
-SERVER = {"log": "kafka", "archive": "s3", "curated": "s3", "warehouse": "postgres", "graph": "neo4j"}
 
 
 @command("verify", panel=PROOF, examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"])
 def verify(
     stores: Annotated[
-        list[str] | None, typer.Argument(help="log, archive, curated, warehouse, graph; by default all, curated once it was started.")
+        list[str] | None,
+        typer.Argument(help="log, archive, curated, warehouse, graph, or an installed projection; by default all that were started."),
     ] = None,
     json: Json = False,
 ) -> int:
     """Read each store back, read the log, and prove them equal: exit status 3 when they are not."""
-    names = stores or list(STORES)
-    unknown = [name for name in names if name not in STORES]
+    from infra.read_models import names as all_names
+    from infra.read_models import read_model
+
+    known = ("log", *all_names())
+    names = stores or list(known)
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise typer.BadParameter(f"expected {', '.join(STORES)}, found {', '.join(unknown)}", param_hint="STORES")
+        raise typer.BadParameter(f"expected {', '.join(known)}, found {', '.join(unknown)}", param_hint="STORES")
     context = Context()
-    composition = context.need("kafka", "registry", *(SERVER[name] for name in names))
-    if "curated" in names:
-        context.need("postgres")  # its catalog; its files are in S3
-        if not stores and not composition.has_curated():
-            names.remove("curated")
+    composition = context.need("kafka", "registry", *(server for name in names if name != "log" for server in read_model(name).needs))
+    if not stores:
+        names = [name for name in names if name == "log" or composition.was_started(name)]
     verifier = composition.verifier()
     proofs: list[Proof] = []
     for name in names:
@@ -53,7 +55,7 @@ def verify(
         elif name == "archive":
             found = verifier.archive(composition.archive())
         else:
-            found = verifier.projection(getattr(composition, name)())
+            found = verifier.projection(composition.store(name))
         proofs.append(found)
         if not json:
             show_proof(found)
@@ -80,20 +82,15 @@ def show_proof(proof: Proof) -> None:
         output.result(f"       [red]{output.safe(problem)}[/]")
 
 
-class Rebuildable(StrEnum):
-    """Read models that have generations."""
-
-    archive = "archive"
-    curated = "curated"
-    warehouse = "warehouse"
-    graph = "graph"
-
-
 STAGES = {
-    "build": "read the log, archive first",
+    "read": "read the log, archive first",
+    "sheets": "lay out nodes and relationships",
+    "import": "import them into a store that no server has opened",
+    "build": "catch up by the log",
     "verify": "prove it equal to the log",
     "swap": "swap it in",
 }
+COUNTED = {"read": "records", "build": "records", "sheets": "rows"}
 
 
 @command(
@@ -109,7 +106,7 @@ STAGES = {
     ],
 )
 def rebuild(
-    name: Annotated[Rebuildable, typer.Argument(help="Read model to build anew.")],
+    name: Annotated[str, typer.Argument(help="Read model to build anew: archive, curated, warehouse, graph, or an installed projection.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would read, write and take; change nothing.")] = False,
     no_swap: Annotated[bool, typer.Option("--no-swap", help="Stop when the next generation is proven.")] = False,
     swap: Annotated[bool, typer.Option("--swap", help="Make the generation live that is proven already.")] = False,
@@ -125,31 +122,32 @@ def rebuild(
 
     if dry_run + no_swap + swap + rollback > 1:
         raise typer.BadParameter("expected one of --dry-run, --no-swap, --swap and --rollback", param_hint="OPTIONS")
+    needs = model_of(name).needs
     context = Context()
-    composition = context.need("kafka", "registry", SERVER[name.value])
+    composition = context.need("kafka", "registry", *needs)
     if dry_run:
-        show_estimate(work.plan_of(composition, context.stack, name.value), json)
+        show_estimate(work.plan_of(composition, context.stack, name), json)
         return exits.OK
     if not (swap or rollback or json):
-        show_estimate(work.plan_of(composition, context.stack, name.value), json, output.say)
+        show_estimate(work.plan_of(composition, context.stack, name), json, output.say)
     told: set[str] = set()
-    with Track(f"rebuild {name.value}") as track:
+    with Track(f"rebuild {name}") as track:
 
         def progress(stage: str, done: int, total: int) -> None:
             if stage not in told:
                 told.add(stage)
-                output.say(f"{name.value}: {STAGES[stage]}")
-            if stage == "build":
+                output.say(f"{name}: {STAGES[stage]}")
+            if stage in COUNTED:
                 track.update(done, total, what=STAGES[stage], lag=total - done)
             else:
                 track.say(STAGES[stage])
 
         if swap:
-            result = work.swap(composition, context.stack, name.value, actor=user(), progress=progress)
+            result = work.swap(composition, context.stack, name, actor=user(), progress=progress)
         elif rollback:
-            result = work.rollback(composition, context.stack, name.value, actor=user(), progress=progress)
+            result = work.rollback(composition, context.stack, name, actor=user(), progress=progress)
         else:
-            result = work.rebuild(composition, context.stack, name.value, actor=user(), progress=progress, swaps=not no_swap)
+            result = work.rebuild(composition, context.stack, name, actor=user(), progress=progress, swaps=not no_swap)
     if json:
         output.print_json(result.as_json())
         return exits.OK
@@ -163,13 +161,13 @@ def rebuild(
         output.result(f"       [yellow]{output.safe(difference)}[/]")
     if not result.is_live:
         output.result(
-            f"[green]Generation {result.generation} of {name.value} stands proven beside the live one[/] after"
-            f" {output.duration(result.seconds)}, {output.count(result.records)} records read: `tidemark rebuild {name.value} --swap`"
+            f"[green]Generation {result.generation} of {name} stands proven beside the live one[/] after"
+            f" {output.duration(result.seconds)}, {output.count(result.records)} records read: `tidemark rebuild {name} --swap`"
         )
         return exits.OK
     caught_up = f", caught up in {result.caught_up_s:.1f} s" if rollback else ""
     output.result(
-        f"[green]Generation {result.generation} of {name.value} is live[/] after {output.duration(result.seconds)},"
+        f"[green]Generation {result.generation} of {name} is live[/] after {output.duration(result.seconds)},"
         f" {output.count(result.records)} records read{caught_up}."
     )
     output.result(f"Readers waited {result.readers_paused_s:.2f} s at most; the worker stood still for {result.worker_paused_s:.1f} s.")
@@ -191,10 +189,27 @@ def show_estimate(found: Estimate, json: bool, say: Callable[[str], None] = outp
         f" {output.count(found.archive_records)} from the archive ({output.count(found.archive_objects)} objects,"
         f" {output.size(found.archive_bytes)}), {output.count(found.kafka_records)} from Kafka (about {output.size(found.kafka_bytes)})"
     )
+    if found.how:
+        say(f"       [dim]{output.safe(found.how)}[/]")
     rows = ", ".join(f"{output.safe(name)} {output.count(n)}" for name, n in found.rows.items())
     say(f"       [dim]writes about: {rows or 'nothing is known of the live one'}[/]")
     origin = "the rate of the last rebuild here" if found.is_measured else "the rate of a bench on two cores"
     say(f"       [dim]takes about {output.duration(found.seconds)} to build ({output.count(found.records_per_s)}/s, {origin})[/]")
+
+
+def model_of(name: str) -> ReadModel:
+    """The read model that a person named.
+
+    Raises:
+        typer.BadParameter: there is none.
+    """
+    from domain.errors import InvalidValue
+    from infra.read_models import read_model
+
+    try:
+        return read_model(name)
+    except InvalidValue as error:
+        raise typer.BadParameter(str(error), param_hint="NAME") from None
 
 
 class Repairable(StrEnum):
@@ -238,7 +253,7 @@ def repair(
     given = _offsets(from_offsets) if from_offsets is not None else None
     end_given = _offsets(Path(until)) if until is not None and until.endswith(".json") else None
     end_time = _time(until) if until is not None and end_given is None else None
-    composition = Context().need("kafka", "registry", SERVER[name.value])
+    composition = Context().need("kafka", "registry", "postgres")
     topics = WarehouseProjection.topics
     start = position_at(composition, topics, _ms(from_time)) if from_time is not None else given or {}
     end = position_at(composition, topics, _ms(end_time)) if end_time is not None else end_given

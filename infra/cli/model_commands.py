@@ -49,7 +49,7 @@ def train(seed: Annotated[int, typer.Option(help="Seed of the network and of the
     return exits.OK
 
 
-@command("deploy", panel=MODEL, examples=["tidemark deploy", "tidemark deploy --model-version gnn-3f2a"])
+@command("deploy", panel=MODEL, examples=["tidemark deploy", "tidemark deploy --model-version m-3f2a91c07b5e"])
 def deploy(
     model_version: Annotated[str | None, typer.Option(help="Model to serve; by default the one trained last.")] = None,
     json: Json = False,

@@ -119,15 +119,15 @@ def replay_entries(
 ) -> int:
     """Give records back to who could not take them: each is applied once, or stays with the reason why not; a key's in their order."""
     from domain.errors import CommandRefused
-    from infra.quarantine_replay import COMMAND_HANDLER, WAREHOUSE, place_of, replay
-    from projections.wallet_graph import PROJECTION as GRAPH
+    from infra.quarantine_replay import COMMAND_HANDLER, place_of, replay
+    from infra.read_models import set_aside_by
 
     context = Context()
     entries = [entry for entry in _entries(context, projection, reason, since, until) if place in (None, place_of(entry))]
     if not entries and place is not None:
         raise CommandRefused("unknown_entry", f"nothing open in quarantine at {place[:80]!r}")
-    servers = {"curated": "s3", WAREHOUSE: "postgres", GRAPH: "neo4j"}
-    needed = {servers[entry.projection] for entry in entries if entry.projection in servers}
+    models = (set_aside_by(entry.projection) for entry in entries)
+    needed = {server for model in models if model is not None for server in model.needs}
     composition = context.need(*needed, *({"s3"} if any(entry.stored is not None for entry in entries) else ()))
 
     def tell(replayed: Replayed) -> None:

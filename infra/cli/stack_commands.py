@@ -125,15 +125,16 @@ def up(
 @command("down", panel=START, examples=["tidemark down", "tidemark --stack demo-small down", "tidemark down --all"])
 def down(all_: Annotated[bool, typer.Option("--all", help="Every stack below the state folder.")] = False) -> int:
     """Stop the local servers and workers; their state stays."""
-    from infra.stack import down_all
+    from infra.stack import Stack, down_all
 
     context = Context()
     if all_:
         stopped = down_all(context.given.state_dir, progress=_tell_stopping)
         output.result(f"Stopped: {output.safe(', '.join(stopped))}." if stopped else "Nothing runs.")
         return exits.OK
-    ran = context.stack.down(progress=_tell_stopping)
-    folder = output.safe(context.stack.state.folder)
+    stack = Stack.of(context.given)  # whoever's state it is: to stop it changes nothing that lasts
+    ran = stack.down(progress=_tell_stopping)
+    folder = output.safe(stack.state.folder)
     output.result(f"Stopped {output.safe(context.given.stack)}; its state stays in {folder}." if ran else "Nothing runs.")
     return exits.OK
 
@@ -196,15 +197,20 @@ def doctor(json: Json = False) -> int:
 
 @command("run", panel=START, examples=["tidemark run command-handler", "tidemark run warehouse"])
 def run(
-    name: Annotated[str, typer.Argument(help="command-handler, archive, curated, warehouse, graph, scorer, alerts or notifier.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="command-handler, archive, curated, warehouse, graph, scorer, alerts, notifier, or an installed projection."),
+    ],
 ) -> int:
     """Run one worker in this process until Ctrl-C or SIGTERM: what the stack, systemd or a container starts."""
     from infra.composition import WORKERS
     from infra.logs import configure
+    from infra.read_models import added
     from infra.worker import run_worker
 
-    if name not in WORKERS:
-        raise typer.BadParameter(f"expected one of {', '.join(WORKERS)}, found {name!r}", param_hint="NAME")
+    known = (*WORKERS, *added())
+    if name not in known:
+        raise typer.BadParameter(f"expected one of {', '.join(known)}, found {name!r}", param_hint="NAME")
     context = Context()
     configure("debug" if chosen.is_debug else context.given.log_level)
     return run_worker(context.settings, name)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from domain.errors import TidemarkError
 from infra.cli import output
-from infra.cli.context import Context
+from infra.cli.context import Context, up_of
 from infra.status import StackReport, StatusReader, WorkerReport
 
 PARTITIONS_SHOWN = 15  # of those that want attention: more would push the workers off the screen
@@ -79,7 +79,7 @@ def rendered(report: StackReport, is_whole: bool = False) -> RenderableType:
         parts.append(Text.from_markup(text))
 
     if not report.is_up and any(server.state == "stopped" for server in report.servers):
-        say("[red]It is not running: start it with `tidemark up`.[/]")
+        say(f"[red]It is not running: start it with {up_of(report.stack)}.[/]")
         return Group(*parts)
     columns = ("server", "state", "pid", "restarts", "address")
     rows = [(s.name, s.state, s.pid or "", s.restarts or "", s.address) for s in report.servers]

@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import structlog
 
+from infra.stack import state_version
 from infra.stack.errors import StackError
 
+_log = structlog.get_logger(__name__)
 LOOPBACK = "127.0.0.1"
 # Below Linux's ephemeral range (32768), so that no outgoing connection takes a remembered port while the stack is down.
 PORT_RANGE = (20000, 32000)
@@ -81,10 +84,19 @@ class StackState:
         self.folder = folder.absolute()
 
     def create(self) -> None:
-        """Make the folder; the second call changes nothing."""
+        """Make the folder, or bring its state to this code's version; the second call changes nothing.
+
+        Raises:
+            StateTooNew: a newer Tidemark has written there; nothing was touched.
+            StackBusy: an older one still runs there.
+        """
+        state_version.check(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self.logs.mkdir(exist_ok=True)
+        with self._locked("version"):
+            for name in state_version.bring_forward(self.folder, self.is_supervised(), self.write):
+                _log.info("state_brought_forward", step=name, folder=str(self.folder))
 
     @property
     def logs(self) -> Path:

@@ -1,6 +1,7 @@
-"""Generations of the warehouse: which there are, which one the schema `warehouse` shows, swapping and dropping them.
+"""Generations of a read model in Postgres schemas: which there are, which one readers are shown, swapping and dropping them.
 
-People and tools query `warehouse.*`: views onto one generation's schema. A swap makes them anew in one transaction.
+People and tools query `warehouse.*` (`net_flow.*`, …): views onto one generation's schema, `warehouse_g<n>`. A swap makes them anew
+in one transaction.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from adbc_driver_manager.dbapi import Cursor
 from projections.errors import ProjectionError
 from projections.warehouse import statements as sql
 from projections.warehouse.connection import Connect, connector, run, translated
-from projections.warehouse.sink import schema_of
 
 LIVE_SCHEMA = "warehouse"
 
 
-class WarehouseGenerations:
-    """Every generation in one database.
+class SchemaGenerations:
+    """Every generation of one read model in one database.
 
     Args:
         dsn: libpq URI or conninfo, or what opens an ADBC connection.
+        live_schema: the schema that readers query; letters, digits and underscores.
     """
 
-    def __init__(self, dsn: str | Connect) -> None:
+    def __init__(self, dsn: str | Connect, live_schema: str) -> None:
         self._connect = connector(dsn) if isinstance(dsn, str) else dsn
+        self._schema = live_schema
 
     def generations(self) -> tuple[int, ...]:
         """The generations that exist, ascending.
@@ -32,19 +34,19 @@ class WarehouseGenerations:
             StoreUnavailable: the warehouse does not answer.
         """
         with translated("listing generations"), self._connect() as connection, connection.cursor() as cursor:
-            return _generations(cursor)
+            return self._generations(cursor)
 
     def live(self) -> int | None:
-        """The generation that `warehouse` shows, none before the first `publish`.
+        """The generation that readers are shown, none before the first `publish`.
 
         Raises:
             StoreUnavailable: the warehouse does not answer.
         """
         with translated("reading the live generation"), self._connect() as connection, connection.cursor() as cursor:
-            return _live(cursor)
+            return self._live(cursor)
 
     def publish(self, generation: int) -> None:
-        """Make `warehouse` show this generation, all views at once; for the live one readers see no change.
+        """Show this generation to readers, all views at once; for the live one readers see no change.
 
         Raises:
             ProjectionError: there is no such generation.
@@ -52,15 +54,15 @@ class WarehouseGenerations:
         """
         with translated("swapping generations"), self._connect() as connection, connection.cursor() as cursor:
             run(cursor, sql.LOCK_LAYOUT, (sql.LAYOUT_LOCK,))
-            if generation not in (found := _generations(cursor)):
-                raise ProjectionError(f"expected one of the warehouse generations {list(found)}, found {generation}")
-            run(cursor, f"CREATE SCHEMA IF NOT EXISTS {LIVE_SCHEMA}")
-            for (view,) in run(cursor, sql.LIST_VIEWS, (LIVE_SCHEMA,)):
-                run(cursor, f'DROP VIEW {LIVE_SCHEMA}."{view}"')
-            schema = schema_of(generation)
+            if generation not in (found := self._generations(cursor)):
+                raise ProjectionError(f"expected one of the {self._schema} generations {list(found)}, found {generation}")
+            run(cursor, f'CREATE SCHEMA IF NOT EXISTS "{self._schema}"')
+            for (view,) in run(cursor, sql.LIST_VIEWS, (self._schema,)):
+                run(cursor, f'DROP VIEW "{self._schema}"."{view}"')
+            schema = self._schema_of(generation)
             for (relation,) in run(cursor, sql.LIST_RELATIONS, (schema,)):
-                run(cursor, f'CREATE VIEW {LIVE_SCHEMA}."{relation}" AS SELECT * FROM "{schema}"."{relation}"')
-            run(cursor, f"CREATE VIEW {LIVE_SCHEMA}.live_generation AS SELECT {generation:d} AS generation")
+                run(cursor, f'CREATE VIEW "{self._schema}"."{relation}" AS SELECT * FROM "{schema}"."{relation}"')
+            run(cursor, f'CREATE VIEW "{self._schema}".live_generation AS SELECT {generation:d} AS generation')
             connection.commit()
 
     def drop(self, generation: int) -> None:
@@ -72,17 +74,25 @@ class WarehouseGenerations:
         """
         with translated("dropping a generation"), self._connect() as connection, connection.cursor() as cursor:
             run(cursor, sql.LOCK_LAYOUT, (sql.LAYOUT_LOCK,))
-            if _live(cursor) == generation:
+            if self._live(cursor) == generation:
                 raise ProjectionError(f"expected a generation that is not live, found {generation}: publish another first")
-            run(cursor, f'DROP SCHEMA IF EXISTS "{schema_of(generation)}" CASCADE')
+            run(cursor, f'DROP SCHEMA IF EXISTS "{self._schema_of(generation)}" CASCADE')
             connection.commit()
 
+    def _schema_of(self, generation: int) -> str:
+        return f"{self._schema}_g{generation:d}"
 
-def _generations(cursor: Cursor) -> tuple[int, ...]:
-    names = (name.removeprefix(f"{LIVE_SCHEMA}_g") for (name,) in run(cursor, sql.LIST_SCHEMAS))
-    return tuple(sorted(int(name) for name in names if name.isdigit()))
+    def _generations(self, cursor: Cursor) -> tuple[int, ...]:
+        names = (name.removeprefix(f"{self._schema}_g") for (name,) in run(cursor, sql.LIST_SCHEMAS, (f"{self._schema}_g",)))
+        return tuple(sorted(int(name) for name in names if name.isdigit()))
+
+    def _live(self, cursor: Cursor) -> int | None:
+        (found,) = run(cursor, sql.HAS_LAYOUT, (f"{self._schema}.live_generation",))
+        return int(run(cursor, f'SELECT generation FROM "{self._schema}".live_generation')[0][0]) if found[0] else None
 
 
-def _live(cursor: Cursor) -> int | None:
-    (found,) = run(cursor, sql.HAS_LAYOUT, (f"{LIVE_SCHEMA}.live_generation",))
-    return int(run(cursor, sql.LIVE_GENERATION)[0][0]) if found[0] else None
+class WarehouseGenerations(SchemaGenerations):
+    """Those of the warehouse."""
+
+    def __init__(self, dsn: str | Connect) -> None:
+        super().__init__(dsn, LIVE_SCHEMA)

@@ -10,23 +10,21 @@ worker.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 
-import adbc_driver_manager
 import pyarrow as pa
-from adbc_driver_manager.dbapi import Connection, Cursor
+from adbc_driver_manager.dbapi import Cursor
 
-from domain.log import Position, TopicPartition
-from projections.errors import StalePosition
+from domain.log import Position
 from projections.failpoints import APPLIED, reach
 from projections.protocol import EventBatch, Excluded, Rejection
 from projections.warehouse import statements as sql
 from projections.warehouse.canonical import expected_rows, stored_rows
-from projections.warehouse.connection import Connect, connector, read_through, run, translated
+from projections.warehouse.connection import Connect, run
 from projections.warehouse.ddl import statements as layout
 from projections.warehouse.dimensions import DimensionKeys, load_dimensions
 from projections.warehouse.facts import FACTS, fact_rows, fields_read
 from projections.warehouse.rules import broken_rules
+from projections.warehouse.store import PostgresStore
 from projections.warehouse.views import MATERIALISED_VIEWS
 
 # Rows that the driver encodes at once, some 1 MB: Postgres takes one piece in while the next is encoded. As one piece the two
@@ -39,10 +37,8 @@ def schema_of(generation: int) -> str:
     return f"warehouse_g{generation:d}"
 
 
-class WarehouseProjection:
+class WarehouseProjection(PostgresStore):
     """A sink and a store that can be read back (`projections.protocol.Verifiable`), for one generation.
-
-    Not thread-safe: one instance a worker. It connects at the first call and again after an error.
 
     Args:
         dsn: libpq URI or conninfo, or what opens an ADBC connection.
@@ -54,21 +50,9 @@ class WarehouseProjection:
     reads: Mapping[str, tuple[str, ...]] = fields_read()
 
     def __init__(self, dsn: str | Connect, generation: int = 1) -> None:
+        super().__init__(dsn, schema_of(generation))
         self.generation = generation
-        self.schema = schema_of(generation)
-        self._connect = connector(dsn) if isinstance(dsn, str) else dsn
-        self._connection: Connection | None = None
         self._known = DimensionKeys()
-
-    def load_position(self) -> Position:
-        """The stored checkpoint; makes the generation's tables if there are none.
-
-        Raises:
-            StoreUnavailable: the warehouse does not answer.
-            ProjectionError: it refuses.
-        """
-        with self._transaction("reading the checkpoint") as cursor:
-            return {(topic, partition): offset for topic, partition, offset in run(cursor, sql.LOAD_CHECKPOINTS)}
 
     def screen(self, batch: EventBatch) -> Sequence[Rejection]:
         """Rows that break a rule of `rules.RULES`, one rejection a row: the first rule broken."""
@@ -117,72 +101,11 @@ class WarehouseProjection:
         """The rows that the log implies, dimensions last. Every event read gives a row, so nothing is excluded."""
         return expected_rows(batches)
 
-    def read_back(self) -> Iterator[tuple[str, pa.Table]]:
-        """The rows of every table as of one snapshot, in pieces of bounded size.
+    def _layout(self) -> Iterator[str]:
+        return layout("postgresql")
 
-        Raises:
-            StoreUnavailable: the warehouse does not answer.
-            StoreDisagrees: it holds a value that cannot be read as what was written.
-            ProjectionError: it refuses.
-        """
-        with translated("reading the warehouse back"), self._open() as connection, connection.cursor() as cursor:
-            run(cursor, sql.READ_SNAPSHOT)
-            with read_through():
-                yield from stored_rows(cursor)
+    def _stages(self) -> Iterator[str]:
+        return iter(sql.STAGES.split(";"))
 
-    def close(self) -> None:
-        """End the connection; the next call opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with translated("closing the connection"):
-                connection.close()
-
-    def _advance(self, cursor: Cursor, place: TopicPartition, before: int | None, after: int) -> None:
-        topic, partition = place
-        if after < (before or 0):
-            raise ValueError(f"expected a checkpoint that rises, found {before} to {after} at {topic}-{partition}")
-        moved = run(cursor, sql.ADVANCE_CHECKPOINT, (topic, partition, before, after)) if before is not None else []
-        if not moved and not before:  # nothing read yet is the same as no checkpoint
-            moved = run(cursor, sql.START_CHECKPOINT, (topic, partition, after))
-        if not moved:
-            raise StalePosition(
-                f"expected the warehouse's checkpoint of {topic}-{partition} at {before}, found another: a second worker has written"
-            )
-
-    @contextmanager
-    def _transaction(self, what: str) -> Iterator[Cursor]:
-        """A cursor whose work is committed on a clean exit; any error drops the connection, and with it the work."""
-        try:
-            with translated(what):
-                if self._connection is None:
-                    self._connection = self._open()
-                with self._connection.cursor() as cursor:
-                    yield cursor
-                self._connection.commit()
-        except BaseException:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                with suppress(adbc_driver_manager.Error):  # the first error is the one to hear of
-                    connection.close()
-            raise
-
-    def _open(self) -> Connection:
-        """A connection in this generation's schema, which exists afterwards with all of its tables."""
-        connection = self._connect()
-        try:
-            with connection.cursor() as cursor:
-                run(cursor, sql.LOCK_LAYOUT, (sql.LAYOUT_LOCK,))
-                (found,) = run(cursor, sql.HAS_LAYOUT, (f"{self.schema}.checkpoints",))
-                if not found[0]:
-                    run(cursor, f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
-                run(cursor, f'SET search_path TO "{self.schema}"')
-                if not found[0]:
-                    for statement in layout("postgresql"):
-                        run(cursor, statement)
-                for statement in sql.STAGES.split(";"):
-                    run(cursor, statement)
-            connection.commit()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def _stored(self, cursor: Cursor) -> Iterator[tuple[str, pa.Table]]:
+        return stored_rows(cursor)

@@ -101,8 +101,7 @@ WHERE d.model_version = t.model_version
 LAYOUT_LOCK = 7_413_201  # a number of our own: who makes, swaps or drops a generation waits for whoever does so
 LOCK_LAYOUT = "SELECT pg_advisory_xact_lock($1)"
 HAS_LAYOUT = "SELECT count(*) FROM pg_class WHERE oid = to_regclass($1)"
-LIST_SCHEMAS = r"SELECT nspname FROM pg_namespace WHERE nspname LIKE 'warehouse\_g%' ORDER BY nspname"
-LIVE_GENERATION = "SELECT generation FROM warehouse.live_generation"
+LIST_SCHEMAS = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1) ORDER BY nspname"
 LIST_RELATIONS = """
 SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relkind IN ('r', 'v', 'm')

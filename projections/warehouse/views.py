@@ -1,24 +1,34 @@
 """What analysts query: two materialised views and the fraud feature view, in the SQL that both dialects share.
 
 Amounts of different assets are never added. Only settled transactions move value; others
-are counted apart.
+are counted apart, and what was voided counts nowhere. A void means the revisions of its tx_id with a seq up to its own, so that a
+revision recorded behind it stands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-HOURLY_VOLUME = """
+VOIDS = """
+SELECT tx_id AS void_tx_id, max(seq) AS void_seq
+FROM fact_wallet_control WHERE event_type = 'TransactionVoided'
+GROUP BY tx_id
+"""
+"""Up to which seq the transactions of a tx_id are void."""
+
+HOURLY_VOLUME = f"""
 SELECT occurred_hour, network, asset,
        count(*) AS transactions,
        sum(CASE WHEN status = 'settled' THEN 1 ELSE 0 END) AS settled_transactions,
        sum(CASE WHEN status = 'settled' THEN amount ELSE 0 END) AS settled_amount,
        max(CASE WHEN status = 'settled' THEN amount END) AS largest_settled_amount
-FROM fact_transaction
+FROM fact_transaction t
+LEFT JOIN ({VOIDS}) v ON v.void_tx_id = t.tx_id AND t.seq <= v.void_seq
+WHERE v.void_tx_id IS NULL
 GROUP BY occurred_hour, network, asset
 """
 
-WALLET_BEHAVIOUR = """
+WALLET_BEHAVIOUR = f"""
 SELECT wallet_id, asset,
        sum(is_out) AS n_out, sum(1 - is_out) AS n_in,
        sum(CASE WHEN is_settled = 1 AND is_out = 1 THEN amount ELSE 0 END) AS amount_out,
@@ -33,20 +43,36 @@ SELECT wallet_id, asset,
 FROM (
     SELECT source_wallet_id AS wallet_id, target_wallet_id AS counterparty_id, asset, amount, occurred_at, 1 AS is_out,
            CASE WHEN status = 'settled' THEN 1 ELSE 0 END AS is_settled
-    FROM fact_transaction WHERE source_wallet_id IS NOT NULL
+    FROM fact_transaction t
+    LEFT JOIN ({VOIDS}) v ON v.void_tx_id = t.tx_id AND t.seq <= v.void_seq
+    WHERE source_wallet_id IS NOT NULL AND v.void_tx_id IS NULL
     UNION ALL
     SELECT target_wallet_id AS wallet_id, source_wallet_id AS counterparty_id, asset, amount, occurred_at, 0 AS is_out,
            CASE WHEN status = 'settled' THEN 1 ELSE 0 END AS is_settled
-    FROM fact_transaction WHERE target_wallet_id IS NOT NULL
+    FROM fact_transaction t
+    LEFT JOIN ({VOIDS}) v ON v.void_tx_id = t.tx_id AND t.seq <= v.void_seq
+    WHERE target_wallet_id IS NOT NULL AND v.void_tx_id IS NULL
 ) sides
 GROUP BY wallet_id, asset
 """
+
+TRANSACTIONS = """
+SELECT t.*, CASE WHEN v.seq IS NULL THEN false ELSE true END AS is_void, v.known_at AS voided_at, v.reason AS void_reason, v.replaced_by
+FROM fact_transaction t
+LEFT JOIN (
+    SELECT tx_id, seq, known_at, reason, replaced_by,
+           lag(seq) OVER (PARTITION BY tx_id ORDER BY seq, log_offset) AS previous_seq
+    FROM fact_wallet_control WHERE event_type = 'TransactionVoided'
+) v ON v.tx_id = t.tx_id AND t.seq <= v.seq AND (v.previous_seq IS NULL OR t.seq > v.previous_seq)
+"""
+"""Every revision of every transaction, and whether, when and why it was taken back."""
 
 FRAUD_FEATURES = """
 WITH latest_score AS (
     SELECT * FROM (
         SELECT tx_id AS scored_tx_id, score, source_score, target_score, model_version,
-               row_number() OVER (PARTITION BY tx_id ORDER BY log_offset DESC, log_partition DESC) AS recency
+               tx_seq AS scored_tx_seq,
+               row_number() OVER (PARTITION BY tx_id, tx_seq ORDER BY log_offset DESC, log_partition DESC) AS recency
         FROM fact_score
     ) ranked WHERE recency = 1
 ),
@@ -63,11 +89,6 @@ transaction_truth AS (
                ) AS recency
         FROM fact_transaction_label
     ) ranked WHERE recency = 1
-),
-voided AS (
-    SELECT tx_id AS voided_tx_id, min(known_at) AS voided_at
-    FROM fact_wallet_control WHERE event_type = 'TransactionVoided'
-    GROUP BY tx_id
 )
 SELECT t.tx_id, t.seq, t.network, t.kind, t.status, t.source_wallet_id, t.target_wallet_id, t.amount, t.asset,
        t.occurred_at, t.occurred_hour, h.hour AS hour_of_day, h.iso_weekday, h.is_weekend,
@@ -79,10 +100,11 @@ SELECT t.tx_id, t.seq, t.network, t.kind, t.status, t.source_wallet_id, t.target
        tb.amount_in AS target_amount_in, tb.counterparties_in AS target_counterparties_in,
        sw.kind AS source_kind_at, tw.kind AS target_kind_at,
        sl.label AS source_label_known_before, tl.label AS target_label_known_before,
-       x.label AS transaction_label, x.known_at AS transaction_label_known_at, v.voided_at
-FROM fact_transaction t
+       x.label AS transaction_label, x.known_at AS transaction_label_known_at,
+       t.is_void, t.voided_at
+FROM v_transaction t
 LEFT JOIN dim_time h ON h.hour_start = t.occurred_hour
-LEFT JOIN latest_score s ON s.scored_tx_id = t.tx_id
+LEFT JOIN latest_score s ON s.scored_tx_id = t.tx_id AND s.scored_tx_seq = t.seq
 LEFT JOIN mv_wallet_behaviour sb ON sb.wallet_id = t.source_wallet_id AND sb.asset = t.asset
 LEFT JOIN mv_wallet_behaviour tb ON tb.wallet_id = t.target_wallet_id AND tb.asset = t.asset
 LEFT JOIN dim_wallet sw ON sw.wallet_id = t.source_wallet_id
@@ -96,7 +118,6 @@ LEFT JOIN wallet_truth sl ON sl.labelled_wallet_id = t.source_wallet_id
 LEFT JOIN wallet_truth tl ON tl.labelled_wallet_id = t.target_wallet_id
     AND tl.known_at <= t.occurred_at AND (tl.known_to IS NULL OR t.occurred_at < tl.known_to)
 LEFT JOIN transaction_truth x ON x.labelled_tx_id = t.tx_id
-LEFT JOIN voided v ON v.voided_tx_id = t.tx_id
 """
 """Facts with the latest score, descriptions and labels as known at the transaction's time. The behaviour columns are
 those of the last refresh and so know the future: they are for looking into a case, never for training."""
@@ -107,4 +128,4 @@ MATERIALISED_VIEWS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """Name → (query, the columns that name a row)."""
 
-VIEWS: Mapping[str, str] = {"v_fraud_features": FRAUD_FEATURES}
+VIEWS: Mapping[str, str] = {"v_transaction": TRANSACTIONS, "v_fraud_features": FRAUD_FEATURES}

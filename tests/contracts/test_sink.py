@@ -285,7 +285,7 @@ class TestWarehouse(SinkContract):
         return WarehouseProjection(self.dsn, generation=2)
 
     def crash_before_commit(self, sink: WarehouseProjection, monkeypatch: pytest.MonkeyPatch) -> None:
-        _dies_after(sink, "_advance", monkeypatch)
+        dies_after(sink, "_advance", monkeypatch)
 
     def facts(self, rows: list[str]) -> list[str]:
         return [row for row in rows if row.startswith("fact_transaction ")]
@@ -317,7 +317,7 @@ class TestWalletGraph(SinkContract):
         return [row for row in rows if row.startswith("sent ")]
 
 
-def _dies_after(sink: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def dies_after(sink: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done = getattr(sink, name)
 
     def die(*args: Any) -> None:

@@ -144,6 +144,14 @@ def test_endpoint_page_names_every_error_code() -> None:
     assert not [code for code in codes if f"`{code}`" not in doc("endpoint.md")]
 
 
+def test_the_page_on_projections_shows_the_example_that_the_tests_run() -> None:
+    page = doc("adding-a-projection.md")
+    for name, language in (("net_flow.py", "python"), ("pyproject.toml", "toml")):
+        assert f"```{language}\n{text(DOCS / 'examples' / 'net-flow' / name)}```\n" in page, name
+    (shown,) = re.findall(r"^class TestNetFlow.*?(?=^```)", page, re.MULTILINE | re.DOTALL)
+    assert shown in text(ROOT / "tests" / "contracts" / "test_net_flow.py")
+
+
 def test_the_producer_has_fifteen_lines() -> None:
     block = re.findall(r"^```python\n(.*?)^```", doc("producing.md"), re.MULTILINE | re.DOTALL)
     assert [len(code.splitlines()) for code in block] == [15]

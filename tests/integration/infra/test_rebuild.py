@@ -101,6 +101,25 @@ def test_the_graph_moves_to_a_new_data_folder(log: OwnLog) -> None:
     composition.clients.neo4j.close()
 
 
+@pytest.mark.parametrize("step", ["infra.graph_import.import_sheets", "infra.rebuild.Verifier.projection"])
+def test_a_graph_that_was_killed_while_it_was_imported_begins_anew_and_afterwards_goes_on(
+    log: OwnLog, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = neo4j_part.current_generation(log.stack.state)
+    with monkeypatch.context() as patch:
+        patch.setattr(step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(log.fresh(), log.stack, "graph", actor="test")
+    result = rebuild(log.fresh(), log.stack, "graph", actor="test")
+    assert result.was_resumed
+    assert (result.records >= COUNT) == ("import_sheets" in step), "a half import is read again, a whole one is not"
+    assert result.proof is not None and result.proof.is_ok
+    assert neo4j_part.current_generation(log.stack.state) == before + 1
+
+
 def test_an_unknown_name_is_refused(log: OwnLog) -> None:
     with pytest.raises(ValueError, match="expected one of"):
         rebuild(log.fresh(), log.stack, "nonsense", actor="test")

@@ -103,7 +103,7 @@ def test_the_graph_and_the_archive_have_a_way_back_too(log: OwnLog, name: str) -
 
 
 # Where it is killed: the build's end, before and after the proof, with the worker stopped, and after the log has the swap.
-@pytest.mark.parametrize("place", ["_Job._prove", "_Job.swap", "_Job._events", "KafkaTransactions.close", "WarehouseTarget.after_event"])
+@pytest.mark.parametrize("place", ["_Job._prove", "_Job.swap", "_Job._events", "KafkaTransactions.close", "TablesTarget.after_event"])
 def test_killed_anywhere_it_goes_on_from_where_it_was(log: OwnLog, place: str) -> None:
     settle(log)
     live = log.fresh().generations.get("warehouse", 1)
@@ -113,7 +113,7 @@ from infra import rebuild
 from infra.composition import Composition
 from infra.kafka import KafkaTransactions
 from infra.rebuild import _Job
-from infra.rebuild_targets import WarehouseTarget
+from infra.rebuild_targets import TablesTarget
 from infra.settings import load_settings
 from infra.stack import Stack
 def die(*arguments, **named):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
 
 import neo4j
 import pytest
 
-from infra.settings import Neo4jSettings
+from domain.log import Position, TopicPartition
+from projections import wallet_graph
 from projections.errors import StalePosition, StoreDisagrees, StoreUnavailable
-from projections.protocol import Excluded
+from projections.fingerprint import fingerprints
+from projections.protocol import EventBatch, Excluded
 from projections.wallet_graph import WalletGraphProjection
+from projections.wallet_graph_statements import MERGE_WALLETS, Statement
 from tests.integration.projections.wallet_graph_log import SmallLog, apply_all, everything, expected, read_back
 
 HOSTILE = [
@@ -22,24 +25,7 @@ HOSTILE = [
     "test:=cmd|' /C calc'!A0",
     "test:[red]rich[/red] ünïcödé 🚀",
 ]
-
-
-@pytest.fixture
-def driver(neo4j_settings: Neo4jSettings) -> Iterator[neo4j.Driver]:
-    auth = (neo4j_settings.user, neo4j_settings.password.get_secret_value())
-    with neo4j.GraphDatabase.driver(neo4j_settings.uri, auth=auth, max_transaction_retry_time=30) as opened:
-        yield opened
-
-
-@pytest.fixture
-def sink(driver: neo4j.Driver, neo4j_settings: Neo4jSettings) -> WalletGraphProjection:
-    """On an empty graph; relationships go first: detaching a hub in one transaction runs out of memory."""
-    with driver.session(database=neo4j_settings.database) as session:
-        session.run("MATCH ()-[r]->() CALL (r) { DELETE r } IN TRANSACTIONS").consume()
-        session.run("MATCH (n) CALL (n) { DELETE n } IN TRANSACTIONS").consume()
-    graph = WalletGraphProjection(driver, neo4j_settings.database)
-    graph.prepare()
-    return graph
+HUB_TRANSACTIONS = 100_000
 
 
 def test_every_event_gives_the_rows_that_the_log_implies(sink: WalletGraphProjection) -> None:
@@ -126,33 +112,87 @@ def test_of_two_writers_from_the_same_position_one_wins(sink: WalletGraphProject
     assert read_back(sink) == expected(sink, log)
 
 
-def test_deadlocks_of_two_writers_on_a_hub_are_retried_and_never_seen(sink: WalletGraphProjection, driver: neo4j.Driver) -> None:
+def test_deadlocks_of_two_writers_on_hubs_are_retried_and_never_seen(sink: WalletGraphProjection, driver: neo4j.Driver) -> None:
+    """100,000 transactions, half of them with one of three hubs, each writer with the partitions that the other has not."""
     log = SmallLog()
-    for i in range(6000):
-        log.send(f"test:s{i % 701}", f"test:{'hub' if i % 2 else i % 97}", f"{i}.000000000000000001")
-    for i in range(0, 6000, 5):
-        log.score(f"test:tx{i}:0", i, f"test:s{i % 701}", f"test:{'hub' if i % 2 else i % 97}")
-    by_writer: list[list[tuple[object, ...]]] = [[], []]
-    for cut in log.batches(150, seed=1):
-        place = next(iter(cut[2]))
-        by_writer[place[1] % 2].append(cut)
+    for i in range(HUB_TRANSACTIONS):
+        log.send(f"test:s{i % 7001}", f"test:{f'hub{i % 3}' if i % 2 else i % 997}", f"{i}.000000000000000001")
+    for i in range(0, HUB_TRANSACTIONS, 50):
+        log.score(f"test:tx{i}:0", i, f"test:s{i % 7001}", f"test:hub{i % 3}")
+    by_writer: list[list[tuple[EventBatch, Position, Position]]] = [[], []]
+    for cut in log.batches(2500, seed=1):
+        by_writer[next(iter(cut[2]))[1] % 2].append(cut)
     failures: list[BaseException] = []
+    writers = [WalletGraphProjection(driver, sink._database) for _ in by_writer]
 
-    def write(cuts: list[tuple[object, ...]]) -> None:
-        writer = WalletGraphProjection(driver, sink._database)
+    def write(writer: WalletGraphProjection, cuts: list[tuple[EventBatch, Position, Position]]) -> None:
         try:
             for batch, before, after in cuts:
-                writer.apply(batch, before, after)  # type: ignore[arg-type]
+                writer.apply(batch, before, after)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=write, args=(cuts,)) for cuts in by_writer]
+    threads = [threading.Thread(target=write, args=pair) for pair in zip(writers, by_writer, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failures == []
-    assert read_back(sink) == expected(sink, log)
+    assert all(writer.retries >= 0 for writer in writers)
+    assert fingerprints(sink.read_back()) == fingerprints(sink.expected(log.whole(), Excluded()))
+
+
+def test_a_deadlock_with_another_session_is_retried_and_counted(
+    sink: WalletGraphProjection, driver: neo4j.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sink holds `a` and wants `b`; the other holds `b` and waits for `a`."""
+    log = SmallLog()
+    log.add("WalletDescribed", "test:a", wallet_id="test:a", kind="unknown", name="a", country=None, source="list")
+    log.send("test:b", "test:c")
+    batch, after = EventBatch({}), dict[TopicPartition, int]()
+    for piece, _, reached in log.batches(10):
+        batch, after = EventBatch({**batch.tables, **piece.tables}), {**after, **reached}
+    lock = "MERGE (w:Wallet {wallet_id: $id}) SET w.degree = coalesce(w.degree, 0)"
+    driver.execute_query("CREATE (:Wallet {wallet_id: 'test:b', network: 'test', caption: 'b', degree: 0})", database_=sink._database)
+    original, lost, others = wallet_graph._run, [], list[threading.Thread]()
+
+    def cross(session: neo4j.Session, tx: neo4j.Transaction) -> None:
+        with session:
+            try:
+                tx.run(lock, id="test:a").consume()
+                tx.commit()
+            except neo4j.exceptions.TransientError as error:
+                lost.append(error)
+
+    def run(tx: neo4j.ManagedTransaction, statement: Statement, rows: list[list[object]]) -> None:
+        original(tx, statement, rows)
+        if statement is MERGE_WALLETS and not others:
+            session = driver.session(database=sink._database)
+            other = session.begin_transaction()
+            other.run(lock, id="test:b").consume()
+            others.append(threading.Thread(target=cross, args=(session, other)))
+            others[0].start()
+            wait_until_blocked(driver)
+
+    monkeypatch.setattr(wallet_graph, "_run", run)
+    sink.apply(batch, {}, after)
+    others[0].join()
+    assert sink.retries + len(lost) == 1, "one of the two had to give way"
+    assert sink.load_position() == after
+    monkeypatch.undo()
+    found = read_back(sink)
+    assert [row[0] for row in found["sent"]] == ["test:tx0:0"]
+    assert found == expected(sink, log)
+
+
+def wait_until_blocked(driver: neo4j.Driver) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = driver.execute_query("SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN count(*) AS n")
+        if found.records[0]["n"]:
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing waits for a lock")
 
 
 def test_a_passing_error_of_the_server_is_retried_as_a_whole_and_counted(

@@ -18,6 +18,7 @@ from domain.events import (
     TransactionHeld,
     TransactionLabelled,
     TransactionReleased,
+    TransactionVoided,
     Verdict,
     VerdictReached,
     WalletFrozen,
@@ -51,10 +52,9 @@ WALLET, TX = "ethereum:0xa", transaction(5).tx_id
 def every_event_type() -> list[Placed]:
     """At least one record of each event type that the warehouse reads."""
     at = START + timedelta(days=1)
-    void = {"tx_id": TX, "reason": "wrong_mapping", "replaced_by": None, "known_at": at}
     events = [
         *(transaction(i) for i in range(12)),
-        scored(5),
+        scored(5, tx_seq=30),
         TransactionLabelled(TX, Label.ILLICIT, "list", at),
         WalletLabelled(WALLET, Label.LICIT, "list", at),
         described(WALLET, "one", 1),
@@ -62,7 +62,7 @@ def every_event_type() -> list[Placed]:
         WalletReleased(WALLET, "mistake", "bob", at),
         TransactionHeld(TX, WALLET, "frozen", b"\x00record", at),
         TransactionReleased(TX, WALLET, "checked", "bob", at),
-        ("TransactionVoided", void),
+        TransactionVoided(TX, "wrong_mapping", None, at),
         embedded(WALLET),
         AlertRaised("case-1", WALLET, AlertReason.SCORE, 0.99, 0.9, TX, 5, "why", "m1", at),
         AlertExtended("case-1", WALLET, 0.95, transaction(6).tx_id, 6, at),
@@ -166,5 +166,5 @@ def test_views_answer_with_labels_and_descriptions_as_known_at_the_time(dsn: str
     assert query(dsn, f"{features} WHERE tx_id = '{TX}'") == [(None, "unknown", "illicit", 0.5)]
     query(dsn, "UPDATE warehouse_g1.fact_transaction SET occurred_at = occurred_at + interval '2 days'")
     assert query(dsn, f"{features} WHERE tx_id = '{TX}'") == [("licit", "exchange", "illicit", 0.5)]
-    assert query(dsn, "SELECT sum(transactions), sum(settled_transactions) FROM warehouse_g1.mv_hourly_volume") == [(12, 10)]
+    assert query(dsn, "SELECT sum(transactions), sum(settled_transactions) FROM warehouse_g1.mv_hourly_volume") == [(11, 9)]  # one is void
     assert query(dsn, "SELECT count(*) > 0 FROM warehouse_g1.mv_wallet_behaviour WHERE n_in + n_out > 0") == [(True,)]

@@ -47,6 +47,9 @@ class SmallLog:
         self.add("TransactionRecorded", source or tx_id, **{**row, **fields})
         return tx_id
 
+    def void(self, tx_id: str, reason: str = "wrong_mapping") -> None:
+        self.add("TransactionVoided", tx_id, tx_id=tx_id, reason=reason, replaced_by=None, known_at=START + timedelta(days=1))
+
     def score(self, tx_id: str, seq: int, source: str | None, target: str | None, *scores: float | None) -> None:
         source_score, target_score = scores or (0.2, 0.7)
         self.add(
@@ -87,7 +90,9 @@ class SmallLog:
             at[place] += len(taken)
 
     def whole(self) -> Iterator[EventBatch]:
-        return (batch for batch, _, _ in self.batches(1_000_000))
+        first = WalletGraphProjection.read_first
+        rest = tuple({topic for topic, _ in self.records} - set(first))
+        return (batch for topics in (first, rest) if topics for batch, _, _ in self.batches(1_000_000, topics=topics))
 
 
 def apply_all(sink: WalletGraphProjection, log: SmallLog, rows: int = 1000, seed: int = 0) -> None:

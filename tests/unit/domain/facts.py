@@ -26,6 +26,9 @@ class KnownTransactions:
     def digests(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return [self.kept.get(key) for key in keys]
 
+    def known(self, tx_id: str) -> bytes | None:
+        return self.kept.get(tx_id.encode())
+
 
 def decider_after(*events: DomainEvent, seen: KnownTransactions | None = None) -> Decider:
     """A decider that has taken these events in. Cards are authorised, everything else is observed."""
@@ -40,10 +43,10 @@ def moved(tx_id: str, source: str | None, target: str | None = None) -> Transact
     return TransactionFacts(tx_id, tx_id.partition(":")[0], source, target, f"record of {tx_id}".encode(), AT)
 
 
-def decide_all(decider: Decider, transactions: Iterable[TransactionFacts]) -> Any:
+def decide_all(decider: Decider, transactions: Iterable[TransactionFacts], first_seq: int = 0) -> Any:
     """Decide transactions that stand for themselves: the tx_id is the key, the record the digest."""
     found = list(transactions)
-    return decider.decide_transactions([tx.tx_id.encode() for tx in found], [tx.record for tx in found], found.__getitem__)
+    return decider.decide_transactions([tx.tx_id.encode() for tx in found], [tx.record[-8:] for tx in found], first_seq, found.__getitem__)
 
 
 def alert(wallet_id: str = WALLET, tx_id: str = TX, **changes: Any) -> RaiseAlert:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import astuple
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain import revision
 from domain.commands import (
     AssignCase,
     CloseCase,
@@ -19,6 +21,7 @@ from domain.commands import (
     OpenCase,
     ReachVerdict,
     ReleaseWallet,
+    VoidTransaction,
 )
 from domain.errors import CommandRefused, InvalidValue
 from domain.events import (
@@ -30,10 +33,11 @@ from domain.events import (
     TransactionHeld,
     TransactionLabelled,
     TransactionReleased,
+    TransactionVoided,
     WalletFrozen,
     WalletReleased,
 )
-from domain.handler import Decider, Outcome
+from domain.handler import Decider, Outcome, TransactionFacts
 from tests.unit.domain.facts import AT, WALLET, KnownTransactions, alert, decide_all, decider_after, moved
 
 FROZEN = WalletFrozen(WALLET, "court order", "ann", AT)
@@ -60,17 +64,17 @@ def test_a_duplicate_inside_one_batch_is_seen_before_anything_is_stored() -> Non
 def test_the_same_id_with_another_payload_is_a_conflict_and_the_first_stands(is_stored: bool) -> None:
     seen = KnownTransactions()
     if is_stored:
-        seen.kept[b"t"] = b"first"
-    before: list[bytes] = [] if is_stored else [b"first"]
-    digests = [*before, b"other", b"first"]
-    found = decider_after(seen=seen).decide_transactions([b"t"] * len(digests), digests, lambda i: pytest.fail("not needed"))
+        seen.kept[b"t"] = b"thefirst"
+    before: list[bytes] = [] if is_stored else [b"thefirst"]
+    digests = [*before, b"theother", b"thefirst"]
+    found = decider_after(seen=seen).decide_transactions([b"t"] * len(digests), digests, 0, lambda i: pytest.fail("not needed"))
     assert found.outcomes[-2:] == [Outcome.CONFLICT, Outcome.DUPLICATE]
-    assert found.new_digests == ({} if is_stored else {b"t": b"first"})
+    assert found.new_digests == ({} if is_stored else {b"t": b"thefirst"})
 
 
 def test_while_no_wallet_is_frozen_no_transaction_is_read() -> None:
     decider = decider_after(FROZEN, WalletReleased(WALLET, "r", "ann", AT))
-    found = decider.decide_transactions([b"1", b"2"], [b"a", b"b"], lambda i: pytest.fail("not needed"))
+    found = decider.decide_transactions([b"1", b"2"], [b"a", b"b"], 0, lambda i: pytest.fail("not needed"))
     assert found.outcomes == [Outcome.RECORDED] * 2
 
 
@@ -229,3 +233,108 @@ def test_the_cut_into_batches_changes_no_outcome(found: list[Any], cut: int) -> 
         return all_of
 
     assert outcomes([found]) == outcomes([found[:cut], found[cut:]])
+
+
+# Taking back.
+
+
+def payload(tx_id: str, what: str) -> TransactionFacts:
+    """A transaction whose payload, and so its digest, ends with `what`."""
+    return TransactionFacts(tx_id, tx_id.partition(":")[0], WALLET, None, f"payload {what:>8}".encode(), AT)
+
+
+def void(tx_id: str = "card:1:0", seq: int | None = None) -> VoidTransaction:
+    return VoidTransaction(tx_id, seq, "wrong_mapping", None, "ann", AT)
+
+
+def voided_at(seq: int, *recorded: str) -> KnownTransactions:
+    """What is known once `recorded` payloads of card:1:0 stood one after another and the last was voided after `seq`."""
+    seen = KnownTransactions()
+    for number, what in enumerate(recorded):
+        found = decide_all(decider_after(seen=seen), [payload("card:1:0", what)], first_seq=number)
+        assert found.outcomes == [Outcome.RECORDED]
+        seen.kept.update(found.new_digests)
+        decider_after(seen=seen).decide(void())
+        seen.kept[b"card:1:0"] = revision.voided(seen.kept[b"card:1:0"], max(seq, number))
+    return seen
+
+
+def test_a_voided_transaction_may_be_recorded_again_with_another_payload_only() -> None:
+    decider = decider_after(seen=voided_at(4, "wrong"))
+    found = decide_all(decider, [payload("card:1:0", "wrong"), payload("card:1:0", "right"), payload("card:1:0", "right")], first_seq=9)
+    assert found.outcomes == [Outcome.DUPLICATE, Outcome.RECORDED, Outcome.DUPLICATE]
+    assert revision.seq_of(found.new_digests[b"card:1:0"]) == 9
+    assert not revision.is_voided(found.new_digests[b"card:1:0"])
+
+
+def test_what_stands_is_still_a_conflict_with_another_payload() -> None:
+    seen = voided_at(4, "wrong")
+    seen.kept.update(decide_all(decider_after(seen=seen), [payload("card:1:0", "right")], first_seq=5).new_digests)
+    found = decide_all(decider_after(seen=seen), [payload("card:1:0", "wrong"), payload("card:1:0", "right")])
+    assert found.outcomes == [Outcome.CONFLICT, Outcome.DUPLICATE]
+
+
+@pytest.mark.parametrize(
+    ("seen", "command", "reason"),
+    [
+        (KnownTransactions(), void(), "unknown_transaction"),
+        (voided_at(4, "wrong"), void(), "already_voided"),
+    ],
+    ids=["never recorded", "void already"],
+)
+def test_only_what_stands_can_be_voided(seen: KnownTransactions, command: VoidTransaction, reason: str) -> None:
+    with pytest.raises(CommandRefused) as refused:
+        decider_after(seen=seen).decide(command)
+    assert refused.value.reason == reason
+
+
+def test_a_void_of_an_older_revision_leaves_the_one_that_stands() -> None:
+    seen = voided_at(4, "wrong")
+    seen.kept.update(decide_all(decider_after(seen=seen), [payload("card:1:0", "right")], first_seq=5).new_digests)
+    with pytest.raises(CommandRefused) as refused:
+        decider_after(seen=seen).decide(void(seq=0))
+    assert refused.value.reason == "not_current"
+    assert decider_after(seen=seen).decide(void(seq=5)) == [TransactionVoided("card:1:0", "wrong_mapping", None, AT)]
+
+
+def test_a_transaction_that_waits_cannot_be_voided() -> None:
+    seen = KnownTransactions()
+    decider = decider_after(FROZEN, seen=seen)
+    seen.kept.update(decide_all(decider, [moved("card:1:0", WALLET)]).new_digests)
+    with pytest.raises(CommandRefused) as refused:
+        decider.decide(void())
+    assert refused.value.reason == "held"
+
+
+facts_of_one = st.lists(st.tuples(st.sampled_from(["aaaaaaaa", "bbbbbbbb", "cccccccc"]), st.booleans()), min_size=1, max_size=8)
+
+
+@given(facts_of_one, st.randoms(use_true_random=False), st.integers(0, 8))
+def test_what_is_kept_follows_from_the_log_in_whatever_order_a_restart_reads_it(
+    steps: list[tuple[str, bool]], rng: random.Random, ahead: int
+) -> None:
+    kept: bytes | None = None
+    records: list[tuple[bytes, int]] = []
+    voids: list[int] = []
+    history: list[bytes | None] = [None]
+    seq = -1
+    for what, is_void in steps:
+        digest = what.encode()
+        if is_void and kept is not None and not revision.is_voided(kept):
+            kept = revision.voided(kept, seq)
+            voids.append(seq)
+        elif not is_void and (kept is None or (revision.is_voided(kept) and revision.digest_of(kept) != digest)):
+            seq += 1
+            kept = digest if kept is None else revision.revised(digest, seq)
+            records.append((digest, seq))
+        else:
+            seq += 1  # another transaction
+        history.append(kept)
+    # The disk knows some of it already; a restart reads all records, in order of seq, then all voids.
+    restored = history[min(ahead, len(history) - 1)]
+    for digest, at in records:
+        restored = revision.recorded(restored, digest, at)
+    for at in voids:
+        assert restored is not None
+        restored = revision.voided(restored, at)
+    assert restored == kept

@@ -117,7 +117,7 @@ class World:
         """What stands for `infra.composition.Composition`."""
         clients = SimpleNamespace(catalog=CATALOG, kafka={}, admin=None)
         producer = SimpleNamespace(append=self._append_ticking)
-        return SimpleNamespace(log=self, clients=clients, payloads=None, producer=producer, warehouse=lambda: self.sink(self.live()))
+        return SimpleNamespace(log=self, clients=clients, payloads=None, producer=producer, store=lambda name: self.sink(self.live()))
 
     @property
     def stack(self) -> Any:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import stamina
@@ -68,7 +69,7 @@ class CheckpointProtocol(RuleBasedStateMachine):
             ("KafkaTransactions", lambda *args: WorldTransactions(world)),
             ("WAIT_S", 0.0),
             ("WAIT_ATTEMPTS", 2),
-            ("_POLICIES", {NAME: FlushPolicy(3, 0.0, 0.0)}),
+            ("read_model", lambda name: SimpleNamespace(name=name, rebuild_policy=FlushPolicy(3, 0.0, 0.0), set_aside_as=name)),
         ):
             self.patch.setattr(rebuild, name, stand_in)
         self.start_workers()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from domain.errors import InvalidValue
-from infra.composition import SINK_POLICIES, WORKERS, Composition
+from infra.composition import WORKERS, Composition
+from infra.read_models import BUILT_IN
 from infra.settings import CuratedSettings, S3Settings, Settings, WarehouseSettings
 
 REDSHIFT = WarehouseSettings.model_validate({"dsn": "redshift://u:p@host:5439/dev"})
@@ -13,8 +14,8 @@ POSTGRES = WarehouseSettings.model_validate({"dsn": "postgresql://u:p@host/wareh
 OWN = CuratedSettings.model_validate({"catalog": "postgresql://u:p@other/catalog"})
 
 
-def test_every_sink_with_a_policy_has_a_worker() -> None:
-    assert set(SINK_POLICIES) < set(WORKERS)
+def test_every_read_model_has_a_worker() -> None:
+    assert set(BUILT_IN) < set(WORKERS)
 
 
 def test_the_curated_catalog_lies_in_the_warehouse_unless_a_database_is_named() -> None:

@@ -33,5 +33,5 @@ def test_other_text_is_refused_with_a_sentence(text: str, capsys: pytest.Capture
 
 
 def test_a_reader_that_is_none_is_refused() -> None:
-    with pytest.raises(InvalidValue, match="expected one of archive, warehouse, graph, scorer, alerts"):
+    with pytest.raises(InvalidValue, match="expected one of archive, curated, warehouse, graph, scorer, alerts"):
         wait_for(str(WriteToken(1, LOG_ID)), "notifier")

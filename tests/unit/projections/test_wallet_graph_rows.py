@@ -78,4 +78,23 @@ def test_a_caption_shows_the_ends_of_an_address(wallet: str, expected: str) -> N
 def test_a_self_transfer_has_two_ends() -> None:
     log = SmallLog()
     log.send("test:a", "test:a")
-    assert rows_of.wallets(next(log.whole())).rows() == [("test:a", 2)]
+    events = rows_of.frame(next(log.whole()), "TransactionRecorded")
+    assert events is not None
+    assert rows_of.wallets_of(events).rows() == [("test:a", 2)]
+
+
+def test_each_revision_meets_the_first_void_behind_it() -> None:
+    log = SmallLog()
+    tx_id = log.send("test:a", "test:b", "1")
+    log.void(tx_id, "first")
+    log.send("test:a", "test:b", "2", tx_id=tx_id)
+    log.send("test:a", "test:b", "3")
+    log.void(tx_id, "second")
+    log.send("test:a", "test:b", "4", tx_id=tx_id)
+    batches = list(log.whole())
+    (transactions,) = (found for batch in batches if (found := rows_of.frame(batch, "TransactionRecorded")) is not None)
+    (voids,) = (found for batch in batches if (found := rows_of.voids(batch)) is not None)
+    marked = rows_of.marked(transactions, voids)
+    assert marked.select("_seq", "void_seq", "void_reason").rows() == [(0, 0, "first"), (1, 2, "second"), (2, None, None), (3, None, None)]
+    assert rows_of.standing(marked)["_seq"].to_list() == [2, 3]
+    assert rows_of.wallets_of(marked).sort("wallet_id").rows() == [("test:a", 2), ("test:b", 2)]

@@ -62,9 +62,25 @@ def test_status_and_down_work_where_nothing_runs(capsys: pytest.CaptureFixture[s
     assert run(["status"]) == exits.DOWN
     assert "tidemark up" in capsys.readouterr().out
     assert run(["status", "--json"]) == exits.DOWN
-    assert json.loads(capsys.readouterr().out)["is_up"] is False
+    found = json.loads(capsys.readouterr().out)
+    assert (found["is_up"], found["is_ready"], found["is_caught_up"]) == (False, False, False)
+    assert run(["--stack", "other", "status"]) == exits.DOWN
+    assert "start it with `tidemark --stack other up`" in capsys.readouterr().out
     assert run(["down"]) == exits.OK
     assert run(["down", "--all"]) == exits.OK
+
+
+def test_doctor_says_of_every_server_how_to_start_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--json"]) == exits.DOWN
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert findings and [found["server"] for found in findings if "`tidemark up`" not in found["advice"]] == []
+
+
+def test_waiting_names_who_can_be_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    token = "commands:0:1@5L6g3nShT-eMCtK--X86sw"
+    assert run(["wait", token, "--for", "nobody"]) == exits.USAGE
+    assert "curated" in capsys.readouterr().err
+    assert run(["wait", token, "--for", "curated"]) == exits.DOWN
 
 
 def test_simulated_files_come_with_their_truth_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

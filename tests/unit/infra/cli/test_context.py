@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 
 from infra.cli.context import Context, chosen
-from infra.settings import Settings
+from infra.settings import DEFAULT_STACK, Settings
 from infra.stack import PartDown, Stack
 from tests.conftest import bare_settings
 
 
 def test_a_server_that_is_needed_and_not_there_is_named(tmp_path: Path) -> None:
+    settings = bare_settings(tmp_path)
+    with pytest.raises(PartDown, match=f"not running: start it with `tidemark --stack {settings.stack} up`"):
+        Context(settings).need("kafka")
     with pytest.raises(PartDown, match="not running: start it with `tidemark up`"):
-        Context(bare_settings(tmp_path)).need("kafka")
+        Context(settings.model_copy(update={"stack": DEFAULT_STACK})).need("kafka")
 
 
 def test_a_server_of_the_users_own_is_not_asked_for(tmp_path: Path) -> None:

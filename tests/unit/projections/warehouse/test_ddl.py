@@ -11,7 +11,7 @@ from projections.warehouse import WarehouseProjection, ddl
 from projections.warehouse.facts import FACTS
 from projections.warehouse.tables import warehouse_metadata
 
-NAMES = (*warehouse_metadata().tables, "mv_hourly_volume", "mv_wallet_behaviour", "v_fraud_features")
+NAMES = (*warehouse_metadata().tables, "mv_hourly_volume", "mv_wallet_behaviour", "v_transaction", "v_fraud_features")
 
 
 def statements(dialect: str) -> list[str]:

@@ -1,0 +1,183 @@
+"""One generation of a read model in a Postgres schema of its own: connection, layout, and the checkpoint in the transaction of its rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import ClassVar
+
+import adbc_driver_manager
+import pyarrow as pa
+from adbc_driver_manager.dbapi import Connection, Cursor
+
+from domain.log import Position, TopicPartition
+from projections.errors import ProjectionError, StalePosition
+from projections.fingerprint import Fingerprint, fingerprints
+from projections.warehouse import statements as sql
+from projections.warehouse.connection import Connect, connector, read_through, run, translated
+
+LAYOUT_VERSION = 1
+"""Of what stands in a generation beside its own tables: the checkpoint and what a row's place means. It stands in the schema's comment."""
+_COMMENT = "tidemark layout "
+READ_COMMENT = "SELECT coalesce(obj_description(to_regnamespace($1)::oid, 'pg_namespace'), '')"
+ESTIMATED_ROWS = """
+SELECT relname, n_live_tup FROM pg_stat_user_tables
+WHERE schemaname = $1 AND relname <> 'checkpoints' AND n_live_tup > 0
+ORDER BY relname
+"""
+
+
+class PostgresStore(ABC):
+    """The mechanics that every read model in Postgres shares. Not thread-safe: one instance a worker.
+
+    It connects at the first call and again after an error. A batch is one transaction: the checkpoint moves first, by compare-and-set,
+    so a second writer waits at its rows and finds that it is too late.
+
+    Args:
+        dsn: libpq URI or conninfo, or what opens an ADBC connection.
+        schema: the generation's schema; letters, digits and underscores.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, dsn: str | Connect, schema: str) -> None:
+        self.schema = schema
+        self._connect = connector(dsn) if isinstance(dsn, str) else dsn
+        self._connection: Connection | None = None
+
+    @abstractmethod
+    def _layout(self) -> Iterator[str]:
+        """The statements that make the generation's tables, `checkpoints` among them, in the current schema."""
+
+    def _stages(self) -> Iterator[str]:
+        """The statements that make what each connection has for itself."""
+        return iter(())
+
+    @abstractmethod
+    def _stored(self, cursor: Cursor) -> Iterator[tuple[str, pa.Table]]:
+        """Every table but the checkpoints, in the form in which rows are compared."""
+
+    def load_position(self) -> Position:
+        """The stored checkpoint; makes the generation's tables if there are none.
+
+        Raises:
+            StoreUnavailable: Postgres does not answer.
+            ProjectionError: it refuses.
+        """
+        with self._transaction("reading the checkpoint") as cursor:
+            return _position(cursor)
+
+    def read_back(self) -> Iterator[tuple[str, pa.Table]]:
+        """The rows of every table as of one snapshot, in pieces of bounded size.
+
+        Raises:
+            StoreUnavailable: Postgres does not answer.
+            StoreDisagrees: it holds a value that cannot be read as what was written.
+            ProjectionError: it refuses.
+        """
+        with translated(f"reading {self.name} back"), self._open() as connection, connection.cursor() as cursor:
+            run(cursor, sql.READ_SNAPSHOT)
+            with read_through():
+                yield from self._stored(cursor)
+
+    def snapshot(self) -> tuple[Position, dict[str, Fingerprint]]:
+        """The checkpoint and the fingerprint of each table at that checkpoint, whoever writes meanwhile.
+
+        Raises:
+            StoreUnavailable: Postgres does not answer.
+            StoreDisagrees: it holds a value that was never written to it.
+            ProjectionError: it refuses.
+        """
+        with translated("reading a snapshot"), self._open() as connection, connection.cursor() as cursor:
+            run(cursor, sql.READ_SNAPSHOT)
+            position = _position(cursor)
+            with read_through():
+                return position, fingerprints(self._stored(cursor))
+
+    def stored_counts(self) -> dict[str, int]:
+        """How many rows each table holds, by the server's own estimate; a table never analysed counts 0.
+
+        Raises:
+            StoreUnavailable: Postgres does not answer.
+            ProjectionError: it refuses.
+        """
+        with translated("estimating rows"), self._connect() as connection, connection.cursor() as cursor:
+            return {name: int(rows) for name, rows in run(cursor, ESTIMATED_ROWS, (self.schema,))}
+
+    def close(self) -> None:
+        """End the connection; the next call opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with translated("closing the connection"):
+                connection.close()
+
+    def _advance(self, cursor: Cursor, place: TopicPartition, before: int | None, after: int) -> None:
+        topic, partition = place
+        if after < (before or 0):
+            raise ValueError(f"expected a checkpoint that rises, found {before} to {after} at {topic}-{partition}")
+        moved = run(cursor, sql.ADVANCE_CHECKPOINT, (topic, partition, before, after)) if before is not None else []
+        if not moved and not before:  # nothing read yet is the same as no checkpoint
+            moved = run(cursor, sql.START_CHECKPOINT, (topic, partition, after))
+        if not moved:
+            raise StalePosition(
+                f"expected the checkpoint of {self.name} at {before} for {topic}-{partition}, found another: a second worker has written"
+            )
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[Cursor]:
+        """A cursor whose work is committed on a clean exit; any error drops the connection, and with it the work."""
+        try:
+            with translated(what):
+                if self._connection is None:
+                    self._connection = self._open()
+                with self._connection.cursor() as cursor:
+                    yield cursor
+                self._connection.commit()
+        except BaseException:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with suppress(adbc_driver_manager.Error):  # the first error is the one to hear of
+                    connection.close()
+            raise
+
+    def _open(self) -> Connection:
+        """A connection in this generation's schema, which exists afterwards with all of its tables.
+
+        Raises:
+            ProjectionError: a newer Tidemark has made it.
+        """
+        connection = self._connect()
+        try:
+            with connection.cursor() as cursor:
+                run(cursor, sql.LOCK_LAYOUT, (sql.LAYOUT_LOCK,))
+                (found,) = run(cursor, sql.HAS_LAYOUT, (f"{self.schema}.checkpoints",))
+                if not found[0]:
+                    run(cursor, f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
+                    run(cursor, f"COMMENT ON SCHEMA \"{self.schema}\" IS '{_COMMENT}{LAYOUT_VERSION:d}'")
+                else:
+                    self._check_layout(cursor)
+                run(cursor, f'SET search_path TO "{self.schema}"')
+                if not found[0]:
+                    for statement in self._layout():
+                        run(cursor, statement)
+                for statement in self._stages():
+                    run(cursor, statement)
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check_layout(self, cursor: Cursor) -> None:
+        ((comment,),) = run(cursor, READ_COMMENT, (self.schema,))
+        number = str(comment).removeprefix(_COMMENT)
+        if number.isdigit() and int(number) > LAYOUT_VERSION:  # without a comment of ours it is of the first version
+            raise ProjectionError(
+                f"the schema {self.schema} has layout {number}, made by a newer Tidemark; this one knows layouts up to {LAYOUT_VERSION}."
+                f" Nothing was touched; go on with that one, or rebuild {self.name} under another TIDEMARK_WAREHOUSE__DSN"
+            )
+
+
+def _position(cursor: Cursor) -> Position:
+    return {(topic, partition): offset for topic, partition, offset in run(cursor, sql.LOAD_CHECKPOINTS)}
