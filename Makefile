@@ -42,7 +42,7 @@ check: setup ## style, format, types and the direction of imports
 bench: setup ## measure the figures of the README (up to 30 minutes)
 	@$(TIDEMARK) bench
 
-crash-test: setup ## kill workers at every step and servers under load, then verify: KILLS= SEED=
+crash-test: setup ## kill workers at every step, servers and network under load, then verify: KILLS= SEED=
 	@$(VENV)/bin/python -m tests.e2e.crash_matrix --kills $(or $(KILLS),150) $(if $(SEED),--seed $(SEED))
 
 up: setup ## start the local servers

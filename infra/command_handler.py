@@ -32,6 +32,7 @@ from domain.log import Headers, Position
 from domain.revision import recorded, voided
 from domain.values import EPOCH
 from infra.seen_transactions import SeenTransactions
+from projections.errors import StoreDisagrees
 from projections.protocol import EventBatch, Rejection
 from projections.records import NO_SEQ, RecordBatch, seq_header, seq_headers
 from projections.work import Append
@@ -106,9 +107,19 @@ class CommandHandler:
 
         Args:
             read: committed records of topics from a position to the end.
+
+        Raises:
+            StoreDisagrees: what is known on disk is of another log.
         """
         self._next_seq, position = self._seen.state()
         self._position = dict(position)
+        ends = self._log_end() if position else {}
+        for tp, end in sorted(ends.items()):
+            if position.get(tp, 0) > end:
+                raise StoreDisagrees(
+                    f"{tp[0]}-{tp[1]}: the handler knows the log up to {position[tp]}, Kafka ends at {end}: that was another log, or its"
+                    f" end was lost. If this log is the right one, remove {self._seen.folder}: it is filled from the log again"
+                )
         for batch in read([TRANSACTION_EVENTS], position):
             table = self._columns.decode(batch.values).tables.get(_TRANSACTION)
             seqs = batch.seqs()

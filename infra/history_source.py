@@ -152,6 +152,22 @@ class History:
             )
         return {**position, **{tp: plan.kafka[tp] for tp in behind}}
 
+    def demand_in_log(self, position: Position) -> None:
+        """Demand that a position stands in this log.
+
+        Raises:
+            StoreDisagrees: it stands behind the end: the log was made anew or cut at its end, and offsets mean other records now.
+            LogError: Kafka does not answer.
+        """
+        ends = self._clients.admin.written({topic for topic, _ in position}) if position else {}
+        for (topic, partition), end in sorted(ends.items()):
+            if position.get((topic, partition), 0) > end:
+                raise StoreDisagrees(
+                    f"{topic}-{partition}: this store has read up to {position[topic, partition]}, Kafka ends at {end}: it was filled from"
+                    " another log. Was the topic made anew? Then rebuild the store from this log (`tidemark rebuild`, the archive of the"
+                    " old one moved away), or lead TIDEMARK_KAFKA__BOOTSTRAP back to the old one. Nothing was written"
+                )
+
     def archive(self) -> ArchiveReader:
         """The live generation of the archive. Where Kafka has forgotten which one that is, an archive says so itself.
 
@@ -243,6 +259,7 @@ class History:
     def _generation(self, batches: Iterator[RecordBatch]) -> int:
         codec = RecordCodec(self._clients.catalog)
         swaps: list[tuple[int, int, int]] = []
+        clock = dict[int, int]()
         for batch in batches:
             for index, value in enumerate(batch.values):
                 try:
@@ -250,7 +267,10 @@ class History:
                 except UndecodableRecord:
                     continue
                 if name == "GenerationSwapped" and record["projection"] == "archive":
-                    swaps.append((int(batch.timestamps_ms[index]), int(batch.offsets[index]), int(record["generation"])))
+                    partition = int(batch.partitions[index])
+                    # A broker's clock may step back; the records of a partition do not.
+                    at = clock[partition] = max(clock.get(partition, 0), int(batch.timestamps_ms[index]))
+                    swaps.append((at, int(batch.offsets[index]), int(record["generation"])))
         return max(swaps)[2] if swaps else 1
 
 
@@ -278,8 +298,11 @@ class HistorySource:
 
         Raises:
             HistoryIncomplete: neither archive nor Kafka holds all from the position on.
+            StoreDisagrees: the position is of another log.
         """
-        plan = self._history.plan(self._topics, load_position(), prefers_archive=self._prefers_archive)
+        position = load_position()
+        self._history.demand_in_log(position)
+        plan = self._history.plan(self._topics, position, prefers_archive=self._prefers_archive)
         self._archived, self._position = plan.archived(), plan.kafka
 
     def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
@@ -318,8 +341,15 @@ class LiftedSource:
 
         Raises:
             HistoryIncomplete: retention has overtaken this worker.
+            StoreDisagrees: the position is of another log.
         """
-        self._source.open(lambda: self._history.lifted(self._topics, load_position(), self._may_begin_late), on_revoked)
+
+        def load() -> Position:
+            position = load_position()
+            self._history.demand_in_log(position)
+            return self._history.lifted(self._topics, position, self._may_begin_late)
+
+        self._source.open(load, on_revoked)
 
     def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
         """See `projections.runner.Source`."""

@@ -201,8 +201,11 @@ class LogView:
 
     def _control(self) -> list[tuple[str, dict[str, Any]]]:
         """Control events in the order they were appended: across partitions by Kafka's time, within one by offset."""
-        found = [
-            (int(batch.timestamps_ms[index]), int(batch.offsets[index]), name, record)
-            for name, record, batch, index in self.events(CONTROL_EVENTS)
-        ]
+        found: list[tuple[int, int, str, dict[str, Any]]] = []
+        clock = dict[int, int]()
+        for name, record, batch, index in self.events(CONTROL_EVENTS):
+            partition = int(batch.partitions[index])
+            # A broker's clock may step back; the records of a partition do not.
+            at = clock[partition] = max(clock.get(partition, 0), int(batch.timestamps_ms[index]))
+            found.append((at, int(batch.offsets[index]), name, record))
         return [(name, record) for _, _, name, record in sorted(found, key=lambda item: item[:2])]

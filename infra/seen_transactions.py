@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -17,6 +18,7 @@ import numpy as np
 
 from domain.log import Position
 from infra.keyed_hash import KEY_BYTES, Bytes, Ints, keyed_hashes
+from projections.errors import StoreUnavailable
 
 MAP_SIZE = 64 << 30  # bytes of address space, not of disk: room for a billion transactions
 _LOG, _SECRET, _STATE = b"\x00log", b"\x00secret", b"\x00state"
@@ -30,12 +32,20 @@ class SeenTransactions:
     Args:
         folder: where it lives; one process at a time writes.
         log_id: names the log that it mirrors; a store of another log is emptied.
+
+    Raises:
+        StoreUnavailable: the folder cannot be written, for example because the disk is full.
     """
 
     def __init__(self, folder: Path, log_id: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        with self._translated():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._open(log_id)
+
+    def _open(self, log_id: str) -> None:
         # No fsync: after a crash of the machine LMDB may be older than the log, and then the log is read from there.
-        self._env = lmdb.open(str(folder), map_size=MAP_SIZE, sync=False, metasync=False, writemap=False, readahead=False)
+        self._env = lmdb.open(str(self.folder), map_size=MAP_SIZE, sync=False, metasync=False, writemap=False, readahead=False)
         with self._env.begin(write=True) as transaction:
             # One entry names both, so that a version of this code that knows no format finds another log's store and empties it too.
             mirrored = f"{_FORMAT} {log_id}".encode()
@@ -71,8 +81,12 @@ class SeenTransactions:
         return self.digests([self.key_of(tx_id)])[0]
 
     def add(self, digests: Mapping[bytes, bytes], next_seq: int, position: Position) -> None:
-        """Remember transactions of the log, and that all up to `position` of its topic are known."""
-        with self._env.begin(write=True) as transaction:
+        """Remember transactions of the log, and that all up to `position` of its topic are known.
+
+        Raises:
+            StoreUnavailable: the disk does not take it; what was known before is known still.
+        """
+        with self._translated(), self._env.begin(write=True) as transaction:
             with transaction.cursor() as cursor:
                 cursor.putmulti(list(digests.items()))
             transaction.put(_STATE, _SEQ.pack(next_seq) + json.dumps([[t, p, o] for (t, p), o in sorted(position.items())]).encode())
@@ -88,6 +102,16 @@ class SeenTransactions:
     def close(self) -> None:
         """Release the files."""
         self._env.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (lmdb.Error, OSError) as error:
+            raise StoreUnavailable(
+                f"{self.folder} cannot be written: {error}. The log has all that it should hold: make room on that disk and start the"
+                " handler again, it goes on from there"
+            ) from error
 
 
 def _slices(rows: Bytes) -> list[bytes]:

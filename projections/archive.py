@@ -8,6 +8,7 @@ Owns the folder `<prefix>/g<generation>/`. Rebuild: a new generation is a new fo
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -42,6 +43,10 @@ SCHEMA = pa.schema(
 )
 UPLOADS = 3  # objects under way at once; more only holds more memory
 _NAME, _VALUE = itemgetter(0), itemgetter(1)
+_KEY = re.compile(r"(?P<topic>[^/]+)/partition=(?P<partition>\d+)/(?P<first>\d+)\.parquet")
+_TOPIC = b"topic"
+_BRING_BACK = "Bring the object back from a copy of the bucket; while Kafka has its records, `tidemark rebuild archive` makes a new one"
+_REFUSED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 
@@ -73,7 +78,7 @@ class RawArchive:
             for schema_id, text in (schemas or {}).items():
                 self._put_schema(f"{self._root}schemas/{schema_id}.json", text)
         except (ClientError, BotoCoreError) as error:
-            raise StoreUnavailable(f"S3: the bucket {self._bucket} cannot be created: {error}") from error
+            raise StoreUnavailable(f"S3: the bucket {self._bucket} cannot be created: {said(error)}") from error
 
     def load_position(self) -> Position:
         """The end of the last object of each partition, from its own metadata.
@@ -149,7 +154,7 @@ class RawArchive:
         while len(records):
             first, last = records["offset"][0].as_py(), records["offset"][-1].as_py()
             key = f"{self._root}{topic}/partition={partition:04d}/{first:020d}.parquet"
-            body = _encode(records)
+            body = _encode(records.replace_schema_metadata({_TOPIC: topic.encode()}))
             reach(ENCODED)
             try:
                 self._s3.put_object(
@@ -162,21 +167,29 @@ class RawArchive:
             except ClientError as error:
                 code = str(error.response.get("Error", {}).get("Code"))
                 if code not in _TAKEN:
-                    raise StoreUnavailable(f"S3: {key} cannot be written: {error}") from error
+                    raise StoreUnavailable(f"S3: {key} cannot be written: {said(error)}") from error
             except BotoCoreError as error:
-                raise StoreUnavailable(f"S3: {key} cannot be written: {error}") from error
+                raise StoreUnavailable(f"S3: {key} cannot be written: {said(error)}") from error
             _, end = self._span(key)  # a crash after the put, or another writer: go on from that object's end
             self._ends[(topic, partition)] = end
             records = _from(records, end)
 
     def _load(self, key: str, topic: str, first: int) -> RecordBatch:
         body = self._call("get_object", Key=key)["Body"].read()
+        (_, partition), _ = self._place(key)
         try:
-            table = pq.read_table(io.BytesIO(body), schema=SCHEMA)
-        except (pa.ArrowException, OSError) as error:
-            raise StoreDisagrees(f"archive: {key} cannot be read as Parquet: {error}") from error
-        if table.num_rows == 0 or table["offset"][0].as_py() != first:
-            raise StoreDisagrees(f"archive: {key} does not begin at offset {first}")
+            # Checksums of each page: without them a flipped bit in a value would come back as another value.
+            file = pq.ParquetFile(io.BytesIO(body), page_checksum_verification=True)
+            named = file.schema_arrow.metadata or {}
+            table = file.read().select(SCHEMA.names).cast(SCHEMA)
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise StoreDisagrees(f"archive: {key} cannot be read as Parquet: {error}. {_BRING_BACK}") from error
+        holds = named.get(_TOPIC, topic.encode()).decode("utf-8", "replace")  # objects of earlier versions do not say it
+        if holds != topic or not bool((table["partition"].to_numpy() == partition).all()):
+            raise StoreDisagrees(f"archive: {key} holds records of another partition, written as {holds}. {_BRING_BACK}")
+        offsets = table["offset"].to_numpy()
+        if not len(offsets) or offsets[0] != first or not bool((np.diff(offsets) > 0).all()):
+            raise StoreDisagrees(f"archive: {key} does not begin at offset {first} and rise from there. {_BRING_BACK}")
         headers: list[Sequence[tuple[str, bytes | None]] | None] = [
             [(header["name"], header["value"]) for header in row] if row else None for row in table["headers"].to_pylist()
         ]
@@ -202,19 +215,36 @@ class RawArchive:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _place(self, key: str) -> tuple[TopicPartition, int]:
-        topic, partition, name = key.removeprefix(self._root).split("/")
-        return (topic, int(partition.removeprefix("partition="))), int(name.removesuffix(".parquet"))
+        found = _KEY.fullmatch(key.removeprefix(self._root))
+        if found is None or found["topic"] not in ARCHIVED_TOPICS:
+            raise StoreDisagrees(f"archive: {key} is no object of ours: move it out of {self._root}, which one writer owns")
+        return (found["topic"], int(found["partition"])), int(found["first"])
 
     def _span(self, key: str) -> tuple[int, int]:
         """First offset and the offset after the last, from the object's own metadata."""
         metadata = self._call("head_object", Key=key)["Metadata"]
-        return int(metadata["first-offset"]), int(metadata["next-offset"])
+        try:
+            return int(metadata["first-offset"]), int(metadata["next-offset"])
+        except (KeyError, ValueError):
+            raise StoreDisagrees(
+                f"archive: {key} does not say which offsets it holds: it was not put by this archive. {_BRING_BACK}"
+            ) from None
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         try:
             return getattr(self._s3, operation)(Bucket=self._bucket, **arguments)
         except (ClientError, BotoCoreError) as error:
-            raise StoreUnavailable(f"S3: {operation} failed: {error}") from error
+            raise StoreUnavailable(f"S3: {operation} failed: {said(error)}") from error
+
+
+def said(error: ClientError | BotoCoreError) -> str:
+    """What S3 said, and what to do where it refused whoever asked."""
+    refused = isinstance(error, ClientError) and (
+        str(error.response.get("Error", {}).get("Code")) in _REFUSED
+        or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 403
+    )
+    hint = "; S3 is there and refuses these credentials: check TIDEMARK_S3__ACCESS_KEY, its secret and what the bucket's policy allows it"
+    return f"{error}{hint if refused else ''}"
 
 
 def _from(records: pa.Table, offset: int) -> pa.Table:
@@ -242,7 +272,7 @@ def _encode(records: pa.Table) -> bytes:
     # Values are unique and dense already: a dictionary would cost time and space, and so would their least and greatest.
     pq.write_table(
         records, out, compression="zstd", compression_level=1, use_dictionary=["headers.list.element.name"],
-        write_statistics=["partition", "offset", "timestamp_ms"],
+        write_page_checksum=True, write_statistics=["partition", "offset", "timestamp_ms"],
     )  # fmt: skip
     body: bytes = out.getvalue().to_pybytes()
     return body

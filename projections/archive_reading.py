@@ -17,7 +17,7 @@ import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.log import Position, TopicPartition
-from projections.archive import ARCHIVED_TOPICS, RawArchive
+from projections.archive import ARCHIVED_TOPICS, RawArchive, said
 from projections.errors import StoreUnavailable
 from projections.records import RecordBatch
 
@@ -93,9 +93,9 @@ class ArchiveReader(RawArchive):
             )
         except ClientError as error:
             if str(error.response.get("Error", {}).get("Code")) not in _TAKEN:
-                raise StoreUnavailable(f"S3: {self._root}{_BEGINS} cannot be written: {error}") from error
+                raise StoreUnavailable(f"S3: {self._root}{_BEGINS} cannot be written: {said(error)}") from error
         except BotoCoreError as error:
-            raise StoreUnavailable(f"S3: {self._root}{_BEGINS} cannot be written: {error}") from error
+            raise StoreUnavailable(f"S3: {self._root}{_BEGINS} cannot be written: {said(error)}") from error
 
     def beginning(self) -> Position | None:
         """Where this generation began, none where nobody wrote it down.
@@ -108,9 +108,9 @@ class ArchiveReader(RawArchive):
         except ClientError as error:
             if str(error.response.get("Error", {}).get("Code")) in _ABSENT:
                 return None
-            raise StoreUnavailable(f"S3: {self._root}{_BEGINS} cannot be read: {error}") from error
+            raise StoreUnavailable(f"S3: {self._root}{_BEGINS} cannot be read: {said(error)}") from error
         except BotoCoreError as error:
-            raise StoreUnavailable(f"S3: {self._root}{_BEGINS} cannot be read: {error}") from error
+            raise StoreUnavailable(f"S3: {self._root}{_BEGINS} cannot be read: {said(error)}") from error
         found: dict[str, Any] = json.loads(body)
         return {(name.rpartition("/")[0], int(name.rpartition("/")[2])): int(offset) for name, offset in found.items()}
 

@@ -19,6 +19,7 @@ Connect = Callable[[], Connection]
 
 CONNECT_TIMEOUT_S = 10  # a server that does not answer is named at once, not after the kernel's two minutes
 KEEPALIVE_IDLE_S = 30  # a server that vanished in the middle of a load is noticed within about a minute
+_DISK_FULL = "53100"
 # SQLSTATE classes that time may cure: connection, transaction rolled back, locks, resources, operator, system.
 _TRANSIENT = frozenset({"08", "40", "53", "55", "57", "58"})
 
@@ -56,6 +57,10 @@ def translated(what: str) -> Iterator[None]:
         yield
     except adbc_driver_manager.Error as error:
         sentence = f"{what}: {str(error).strip()[:500]}"
+        if _state(error) == _DISK_FULL:
+            raise StoreUnavailable(
+                f"the warehouse's disk is full, and nothing was kept of {sentence}. Make room where it keeps its data: the worker goes on"
+            ) from error
         if _is_transient(error):
             raise StoreUnavailable(f"the warehouse did not answer while {sentence}") from error
         raise ProjectionError(f"the warehouse refused while {sentence}") from error
@@ -83,8 +88,12 @@ def run(cursor: Cursor, statement: str, parameters: Sequence[Any] = ()) -> list[
     return cursor.fetchall() if cursor.description else []
 
 
+def _state(error: adbc_driver_manager.Error) -> str:
+    return (error.sqlstate or "").strip("\0")
+
+
 def _is_transient(error: adbc_driver_manager.Error) -> bool:
-    state = (error.sqlstate or "").strip("\0")
+    state = _state(error)
     if state:
         return state[:2] in _TRANSIENT
     # Without a SQLSTATE the server had no say: libpq lost the connection, or the driver refused the call itself.

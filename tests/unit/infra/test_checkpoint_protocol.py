@@ -21,7 +21,7 @@ import stamina
 import structlog
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from domain.log import NewRecord, Position, Record, TopicPartition
 from infra import quarantine_replay, rebuild
@@ -30,8 +30,9 @@ from projections.errors import StalePosition, StoreUnavailable
 from projections.quarantine import replayed_places
 from projections.records import RecordBatch
 from projections.runner import FlushPolicy
+from projections.verify import Verifier
 from tests.unit.infra.memory_world import NAME, PARTITIONS, MemoryTarget, World, WorldSource, WorldTransactions
-from tests.unit.projections.fakes import MemoryTable, T, value_of
+from tests.unit.projections.fakes import CATALOG, MemoryTable, T, value_of
 from tests.unit.projections.lockstep import Killed, LockstepWorker, Outcome
 
 Place = tuple[str, int, int]
@@ -123,10 +124,12 @@ class CheckpointProtocol(RuleBasedStateMachine):
         for worker, parts in zip(self.workers, shares if len(self.workers) == 2 else (PARTITIONS,), strict=False):
             worker.assign(parts)
 
-    @precondition(lambda self: self.stale)
     @rule(outcome=st.sampled_from(_OUTCOMES), most=st.integers(0, 4))
     def stale_worker_goes_on(self, outcome: Outcome, most: int) -> None:
         """A worker that was passed over wakes, and knows nothing of it."""
+        # No `precondition` here or below: what Hypothesis draws next must not depend on how far a thread has got.
+        if not self.stale:
+            return
         worker = self.stale[0]
         if worker.is_stalled:
             worker.release(outcome)
@@ -166,22 +169,25 @@ class CheckpointProtocol(RuleBasedStateMachine):
 
     # Known fault, written down in docs/guarantees.md: a way back after something was given up may return to a generation that holds it.
     # `verify` names it; the machine does not walk there until that is mended.
-    @precondition(lambda self: not self.world.quarantine_state().dropped)
     @rule(kill=_KILL, meanwhile=_MEANWHILE)
     def rollback(self, kill: int | None, meanwhile: dict[int, str]) -> None:
+        if self.world.quarantine_state().dropped:
+            return
         if self.stage() not in ("building", "swapping"):
             self.is_defective = False  # the code of a generation that was live
         self.run(lambda: rebuild.rollback(self.world.composition, self.world.stack, NAME, actor="a"), kill, meanwhile)
 
-    @precondition(lambda self: not self.is_interrupted)
     @rule(kill=st.sampled_from((None, 0, 1, 2, 3)))
     def give_back(self, kill: int | None) -> None:
+        if self.is_interrupted:
+            return
         entries = list(self.world.quarantine().values())
         self.run(lambda: quarantine_replay.replay(self.world.composition, entries, "a"), kill, {})
 
-    @precondition(lambda self: not self.is_interrupted)
     @rule(which=st.integers(0, 5))
     def give_up(self, which: int) -> None:
+        if self.is_interrupted:
+            return
         entries = sorted(self.world.quarantine().values(), key=lambda entry: entry.key)
         quarantine_replay.give_up(self.world.composition, entries[which : which + 1], "never", "a")
 
@@ -213,11 +219,8 @@ class CheckpointProtocol(RuleBasedStateMachine):
         state = self.world.quarantine_state()
         aside = {key[1:] for key in (*state.entries, *state.dropped)}
         wanted = self.below(table, self.good | self.thirteen) - aside
-        held = set(table.places)
-        assert not wanted - held, f"{min(wanted - held)} is missing"
-        # A replay that died between the store's commit and its own record has left its mark in the store; the next one settles it.
-        more = held - wanted - set(replayed_places(table.position))
-        assert not more, f"{min(more)} is there too"
+        # A replay that died before it said so leaves its entry open: the store's own position says what it was given back.
+        assert set(table.places) == wanted | set(replayed_places(table.position))
 
     @invariant()
     def workers_end_for_named_reasons(self) -> None:
@@ -324,6 +327,28 @@ def test_what_a_rebuild_began_in_the_place_of_a_generation_is_not_returned_to() 
         with pytest.raises(rebuild.RebuildRefused, match="not the one that was replaced"):
             rebuild.rollback(machine.world.composition, machine.world.stack, NAME, actor="a")
         assert machine.world.live() == 1
+    finally:
+        machine.teardown()
+
+
+def test_a_replay_that_dies_before_it_says_so_leaves_a_store_that_equals_the_log() -> None:
+    """Found by the machine: until the replay was repeated, verification took the record for one too many."""
+    machine = CheckpointProtocol()
+    try:
+        machine.begin(store_decides=False)
+        machine.append(partition=0, kinds=["good", "thirteen"])
+        machine.poll(which=0, most=4, stalls=False)
+        machine.deploy(takes=True)
+        machine.give_back(kill=0)
+        world = machine.world
+        state = world.quarantine_state()
+        assert len(state.entries) == 1
+        verifier = Verifier(world.read, world.ends, frozenset(state.entries), CATALOG, frozenset(state.dropped))
+        proof = verifier.projection(world.sink(1))
+        assert (proof.problems, proof.rows, proof.quarantined) == ([], {"rows": 2}, 0)
+        machine.give_back(kill=None)
+        assert not world.quarantine()
+        machine.no_effect_is_there_twice()
     finally:
         machine.teardown()
 

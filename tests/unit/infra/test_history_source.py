@@ -51,7 +51,8 @@ class Stitched(History):
     """A history over a Kafka that holds offsets from `start` to `end` and an archive; `None` for one that does not answer."""
 
     def __init__(self, start: int, end: int, archive: Archive | None) -> None:
-        admin = SimpleNamespace(starts=lambda topics: {(t, 0): start for t in topics}, ends=lambda topics: {(t, 0): end for t in topics})
+        ends = lambda topics: {(t, 0): end for t in topics}  # noqa: E731
+        admin = SimpleNamespace(starts=lambda topics: {(t, 0): start for t in topics}, ends=ends, written=ends)
         super().__init__(SimpleNamespace(admin=admin, kafka={}))  # type: ignore[arg-type]
         self._archive = archive
 
