@@ -128,7 +128,8 @@ def stop_holders(folder: Path, number: signal.Signals = signal.SIGTERM, timeout_
             # The part's own process ends its children as it sees fit; without it each is asked.
             for pid in [pid for pid in holders if record is not None and pid == record[0]] or holders:
                 _ignore_gone(os.kill, pid, number)
-            asked = True
+            # A process in the midst of starting may not be found at the first look: then the next one asks.
+            asked = bool(holders)
         if time.monotonic() > deadline:
             for pid in holders:
                 _ignore_gone(os.kill, pid, signal.SIGKILL)
@@ -157,16 +158,22 @@ def _record(folder: Path) -> tuple[int, float, str] | None:
 
 def _holders(lock: Path) -> list[int]:
     """Return the processes that hold the lock of this file, not those that merely have it open for a moment."""
-    found = []
-    for pid in psutil.pids():
-        try:
-            for link in Path(f"/proc/{pid}/fd").iterdir():
-                is_it = link.readlink() == lock
-                if is_it and "FLOCK" in Path(f"/proc/{pid}/fdinfo/{link.name}").read_text():
-                    found.append(pid)
-        except OSError:
-            continue
-    return found
+    return [pid for pid in psutil.pids() if any(_has_flock(pid, link, lock) for link in _open_files(pid))]
+
+
+def _open_files(pid: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return []
+
+
+def _has_flock(pid: int, link: Path, lock: Path) -> bool:
+    try:
+        return link.readlink() == lock and "FLOCK" in Path(f"/proc/{pid}/fdinfo/{link.name}").read_text()
+    except OSError:
+        # This one file was closed meanwhile; the process's others still count.
+        return False
 
 
 def _ignore_gone(call: object, pid: int, number: signal.Signals) -> None:

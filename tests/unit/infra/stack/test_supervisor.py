@@ -226,6 +226,30 @@ def test_a_leftover_with_another_command_is_stopped_before_the_wanted_one_starts
     assert bench.status("a").pid != orphan.pid
 
 
+def test_a_leftover_that_opens_and_closes_files_all_the_time_is_found_and_asked_not_killed(bench: Bench, tmp_path: Path) -> None:
+    goodbye = tmp_path / "goodbye"
+    code = (
+        "import os, pathlib, signal, sys\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(goodbye)!r}).touch(), sys.exit(0)))\n"
+        f"pathlib.Path({str(tmp_path / 'started')!r}).touch()\n"
+        "while True:\n"
+        "    [os.close(one) for one in [os.open('/dev/null', os.O_RDONLY) for _ in range(50)]]\n"
+    )
+    part = Part(name="a", argv=(sys.executable, "-c", code), env={}, folder=bench.state.part_folder("a"))
+    for _ in range(5):
+        # The lock is then open under a number above those that come and go.
+        held = [os.open(os.devnull, os.O_RDONLY) for _ in range(40)]
+        leftover = process.start(part, {}, bench.state.log("a"))
+        for one in held:
+            os.close(one)
+        bench.until((tmp_path / "started").exists)
+        process.stop_holders(part.folder, timeout_s=DEADLINE_S)
+        assert leftover.exit_code() is not None
+        assert goodbye.exists()
+        goodbye.unlink()
+        (tmp_path / "started").unlink()
+
+
 def test_a_child_that_outlives_its_parent_keeps_the_folder_locked(bench: Bench, tmp_path: Path) -> None:
     """A database's helper process still writes after its parent was killed: nothing may start beside it."""
     child = tmp_path / "child"
