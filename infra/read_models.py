@@ -24,7 +24,7 @@ ENTRY_POINTS = "tidemark.projections"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _TAKEN = frozenset(
     {
-        "log", "command-handler", "scorer", "alerts", "notifier", "endpoint",  # workers and stores
+        "log", "command-handler", "scorer", "alerts", "notifier", "endpoint", "scores",  # workers, stores and parts of them
         "kafka", "registry", "s3", "postgres", "neo4j", "guides", "aws",  # servers
         "wallet-graph", "file", "iceberg", "public", "information-schema",  # names in the quarantine, and schemas
     }

@@ -85,6 +85,7 @@ def repair(
     end: Position | None = None,
     wallet: str | None = None,
     progress: Progress = lambda done, total: None,
+    on_slice: Callable[[Position], None] = lambda reached: None,
 ) -> RepairResult:
     """Delete and apply again what lies from `start` to `end`, at most up to the checkpoint, which stays where it is.
 
@@ -92,6 +93,7 @@ def repair(
         start: the first offset of each partition; absent is its first record.
         end: the offset after the last; a partition that is absent is not touched. By default the checkpoint.
         wallet: only records that name this wallet, and rows that do.
+        on_slice: told after each slice up to where its partitions are done.
 
     Raises:
         InvalidValue: no read model of that name can be repaired in place.
@@ -122,6 +124,7 @@ def repair(
                 result.records += batch.rows
                 result.deleted += found.deleted
                 result.written += found.written
+                on_slice({(topic, partition): last for topic, partition, _, last in ranges})
             done += passed
             progress(done, total)
         if result.slices:

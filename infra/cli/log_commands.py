@@ -103,10 +103,12 @@ COUNTED = {"read": "records", "build": "records", "sheets": "rows"}
         "tidemark rebuild warehouse --swap",
         "tidemark rebuild warehouse --rollback",
         "tidemark rebuild archive --json",
+        "tidemark rebuild scores",
+        "tidemark rebuild alerts --dry-run",
     ],
 )
 def rebuild(
-    name: Annotated[str, typer.Argument(help="Read model to build anew: archive, curated, warehouse, graph, or an installed projection.")],
+    name: Annotated[str, typer.Argument(help="Read model to build anew: archive, curated, warehouse, graph, or an installed projection; scores, alerts.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would read, write and take; change nothing.")] = False,
     no_swap: Annotated[bool, typer.Option("--no-swap", help="Stop when the next generation is proven.")] = False,
     swap: Annotated[bool, typer.Option("--swap", help="Make the generation live that is proven already.")] = False,
@@ -115,19 +117,26 @@ def rebuild(
 ) -> int:
     """Build the next generation from the first event beside the live one, prove it equal to the log, then swap it in.
 
-    The live one goes on meanwhile. Run it again to go on after an interruption.
+    The live one goes on meanwhile. Run it again to go on after an interruption. Scores and alerts are parts of the warehouse: these
+    are replayed in place.
     """
     from infra import rebuild as work
     from infra.cli.case_commands import user
+    from infra.cli.part_command import rebuild_in_place
+    from infra.rebuild_part import PARTS, plan_part
 
     if dry_run + no_swap + swap + rollback > 1:
         raise typer.BadParameter("expected one of --dry-run, --no-swap, --swap and --rollback", param_hint="OPTIONS")
-    needs = model_of(name).needs
+    if name in PARTS and (no_swap or swap or rollback):
+        raise typer.BadParameter(f"{name} are replayed in place: there is no generation to swap", param_hint="OPTIONS")
+    needs = model_of("warehouse" if name in PARTS else name).needs
     context = Context()
     composition = context.need("kafka", "registry", *needs)
     if dry_run:
-        show_estimate(work.plan_of(composition, context.stack, name), json)
+        show_estimate((plan_part if name in PARTS else work.plan_of)(composition, context.stack, name), json)
         return exits.OK
+    if name in PARTS:
+        return rebuild_in_place(composition, context.stack, name, is_json=json)
     if not (swap or rollback or json):
         show_estimate(work.plan_of(composition, context.stack, name), json, output.say)
     told: set[str] = set()
@@ -184,8 +193,9 @@ def show_estimate(found: Estimate, json: bool, say: Callable[[str], None] = outp
     if json:
         output.print_json(found.as_json())
         return
+    place = f"generation {found.generation}" + (f" beside {found.replaces}" if found.replaces != found.generation else "")
     say(
-        f"{found.name}: generation {found.generation} beside {found.replaces}; reads {output.count(found.records)} records:"
+        f"{found.name}: {place}; reads {output.count(found.records)} records:"
         f" {output.count(found.archive_records)} from the archive ({output.count(found.archive_objects)} objects,"
         f" {output.size(found.archive_bytes)}), {output.count(found.kafka_records)} from Kafka (about {output.size(found.kafka_bytes)})"
     )
