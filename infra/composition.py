@@ -250,7 +250,7 @@ class Composition:
         if hasattr(projection, "clean_up"):  # what a crash left outside of the store's transaction
             projection.clean_up()
         generations = self.schemas(name)
-        if generations.live() != projection.generation:
+        if not generations.shows(projection.generation):
             generations.publish(projection.generation)
         return self.sink(name, projection)
 

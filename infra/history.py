@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _POSITIVE = {"illicit": True, "licit": False}
 
 
-def transactions_in_order(composition: Composition, first_seq: int = 0) -> Iterator[pa.Table]:
+def transactions_in_order(composition: Composition, first_seq: int = 0) -> Generator[pa.Table]:
     """Tables of `TransactionRecorded` in order of seq from `first_seq` on, with `_seq` beside the fields that features use."""
     codec = ColumnCodec(composition.clients.catalog, {"TransactionRecorded": TRANSACTION_FIELDS})
     merge = SeqMerge(first_seq)

@@ -29,7 +29,7 @@ from projections.records import NO_SEQ, RecordBatch, seq_header
 from projections.work import Append
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.column_codec import ColumnCodec
-from schema_registry.contracts import EMBEDDING_EVENTS, SCORE_EVENTS, TRANSACTION_EVENTS
+from schema_registry.contracts import EMBEDDING_EVENTS, TOPIC_BY_EVENT_TYPE, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 OUTDATED_EVERY_S = 600.0
@@ -157,7 +157,10 @@ class Scorer:
         scores = self._endpoint.score(scoring_rows_of(snapshot, own))
         seqs = table["_seq"].to_numpy()
         self._next_seq = int(seqs[-1]) + 1
-        return [self._scored(table, seqs, snapshot, scores), self._embedded(seqs, snapshot, own)], []
+        scored = scored_events(
+            self._codec, "TransactionScored", table, snapshot, scores, self._model_version, takes_first_side=self._scores_transactions
+        )
+        return [scored, self._embedded(seqs, snapshot, own)], []
 
     def committed(self) -> None:
         """The state is in memory and comes back from the log: without what was taken back, once that is found.
@@ -171,34 +174,6 @@ class Scorer:
                 raise FeaturesOutdated(
                     f"transactions were taken back: the scorer starts again at seq {self._next_seq} with features that leave them out"
                 )
-
-    def _scored(self, table: pa.Table, seqs: NDArray[np.int64], snapshot: Snapshot, scores: Scores) -> Append:
-        rows: list[dict[str, Any]] = table.select(["tx_id", "network", "source_wallet_id", "target_wallet_id"]).to_pylist()
-        for row, seq in zip(rows, seqs.tolist(), strict=True):
-            row.update(
-                tx_seq=seq, score=0.0, features_only_score=0.0, source_score=None, target_score=None, source_k=None, target_k=None,
-                source_features_only_score=None, target_features_only_score=None, source_embedding_seq=None, target_embedding_seq=None,
-                feature_set=FEATURE_SET, model_version=self._model_version, features=b"",
-            )  # fmt: skip
-        columns = zip(
-            snapshot.transaction.tolist(), snapshot.side.tolist(), snapshot.wallet.tolist(), snapshot.k.tolist(),
-            scores.score.tolist(), scores.features_only.tolist(), snapshot.features, strict=True,
-        )  # fmt: skip
-        for place, side, wallet, k, score, features_only, features in columns:
-            row = rows[place]
-            if not self._scores_transactions or not row["features"]:
-                # Where labels are per wallet, a transaction is as suspicious as the more suspicious of its wallets.
-                row["score"] = max(row["score"], score)
-                row["features_only_score"] = max(row["features_only_score"], features_only)
-            row["features"] += features.tobytes()
-            if wallet >= 0:
-                name = "target" if side else "source"
-                row[f"{name}_score"], row[f"{name}_features_only_score"] = score, features_only
-                row[f"{name}_k"], row[f"{name}_embedding_seq"] = k, row["tx_seq"]
-        keys = [(row["source_wallet_id"] or row["target_wallet_id"] or row["tx_id"]).encode() for row in rows]
-        values = [self._codec.encode("TransactionScored", row) for row in rows]
-        headers: list[Headers] = [(seq_header(seq),) for seq in seqs.tolist()]
-        return Append(SCORE_EVENTS, keys, values, headers)
 
     def _embedded(self, seqs: NDArray[np.int64], snapshot: Snapshot, own: NDArray[np.float32]) -> Append:
         """Embeddings at a wallet's 1st, 2nd, 4th, 8th … transaction: what the log holds grows with the logarithm of activity."""
@@ -214,6 +189,54 @@ class Scorer:
         ]
         headers: list[Headers] = [(seq_header(seq),) for seq in as_of]
         return Append(EMBEDDING_EVENTS, [wallet_id.encode() for wallet_id in ids], values, headers)
+
+
+def scored_events(
+    codec: RecordCodec,
+    event_type: str,
+    table: pa.Table,
+    snapshot: Snapshot,
+    scores: Scores,
+    model_version: str,
+    *,
+    takes_first_side: bool,
+) -> Append:
+    """One event for each transaction, on the event type's topic.
+
+    Args:
+        event_type: `TransactionScored`, or another with the same fields.
+        table: the transactions in order of `_seq`.
+        snapshot: of exactly these transactions.
+        scores: of the snapshot's rows.
+        takes_first_side: a transaction's score is its first row's, else the larger of its wallets'.
+    """
+    rows: list[dict[str, Any]] = table.select(["tx_id", "network", "source_wallet_id", "target_wallet_id"]).to_pylist()
+    seqs = table["_seq"].to_pylist()
+    for row, seq in zip(rows, seqs, strict=True):
+        row.update(
+            tx_seq=seq, score=0.0, features_only_score=0.0, source_score=None, target_score=None, source_k=None, target_k=None,
+            source_features_only_score=None, target_features_only_score=None, source_embedding_seq=None, target_embedding_seq=None,
+            feature_set=FEATURE_SET, model_version=model_version, features=b"",
+        )  # fmt: skip
+    columns = zip(
+        snapshot.transaction.tolist(), snapshot.side.tolist(), snapshot.wallet.tolist(), snapshot.k.tolist(),
+        scores.score.tolist(), scores.features_only.tolist(), snapshot.features, strict=True,
+    )  # fmt: skip
+    for place, side, wallet, k, score, features_only, features in columns:
+        row = rows[place]
+        if not takes_first_side or not row["features"]:
+            # Where labels are per wallet, a transaction is as suspicious as the more suspicious of its wallets.
+            row["score"] = max(row["score"], score)
+            row["features_only_score"] = max(row["features_only_score"], features_only)
+        row["features"] += features.tobytes()
+        if wallet >= 0:
+            name = "target" if side else "source"
+            row[f"{name}_score"], row[f"{name}_features_only_score"] = score, features_only
+            row[f"{name}_k"], row[f"{name}_embedding_seq"] = k, row["tx_seq"]
+    keys = [(row["source_wallet_id"] or row["target_wallet_id"] or row["tx_id"]).encode() for row in rows]
+    values = [codec.encode(event_type, row) for row in rows]
+    headers: list[Headers] = [(seq_header(seq),) for seq in seqs]
+    return Append(TOPIC_BY_EVENT_TYPE[event_type], keys, values, headers)
 
 
 def embedded_value(codec: RecordCodec, wallet_id: str, vector: NDArray[np.float32], model_version: str, as_of_seq: int) -> bytes:

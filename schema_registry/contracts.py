@@ -18,6 +18,7 @@ NAMESPACE = "tidemark"
 TRANSACTION_EVENTS = "transaction-events"
 WALLET_EVENTS = "wallet-events"
 SCORE_EVENTS = "score-events"
+RESCORE_EVENTS = "rescore-events"
 EMBEDDING_EVENTS = "embedding-events"
 CASE_EVENTS = "case-events"
 CONTROL_EVENTS = "control-events"
@@ -25,7 +26,7 @@ COMMANDS = "commands"
 COMMAND_RESULTS = "command-results"
 QUARANTINE_EVENTS = "quarantine-events"
 
-EVENT_TOPICS = (TRANSACTION_EVENTS, WALLET_EVENTS, SCORE_EVENTS, EMBEDDING_EVENTS, CASE_EVENTS, CONTROL_EVENTS)
+EVENT_TOPICS = (TRANSACTION_EVENTS, WALLET_EVENTS, SCORE_EVENTS, RESCORE_EVENTS, EMBEDDING_EVENTS, CASE_EVENTS, CONTROL_EVENTS)
 """Topics whose records are facts; the archive keeps them all, and the quarantine."""
 
 PARTITIONS: Mapping[str, int] = {
@@ -45,6 +46,7 @@ TOPIC_BY_EVENT_TYPE: Mapping[str, str] = {
         WALLET_EVENTS,
     ),
     "TransactionScored": SCORE_EVENTS,
+    "TransactionRescored": RESCORE_EVENTS,  # apart: of the live scores each seq has one, in order
     "WalletEmbedded": EMBEDDING_EVENTS,
     **dict.fromkeys(
         ("AlertRaised", "AlertExtended", "CaseOpened", "CaseAssigned", "VerdictReached", "CaseClosed"), CASE_EVENTS

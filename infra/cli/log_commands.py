@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from json import loads
 from pathlib import Path
@@ -17,13 +16,14 @@ from infra.cli.app import PROOF, command
 from infra.cli.context import Context
 from infra.cli.progress import Track
 from infra.cli.stack_commands import Json
+from infra.cli.times import FORMATS, milliseconds, time_of
 
 if TYPE_CHECKING:
     from infra.read_models import ReadModel
     from infra.rebuild_estimate import Estimate
     from projections.verify import Proof
 
-TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+_UNTIL = "expected a time like 2026-11-02T12:00 or a .json file"
 
 
 @command("verify", panel=PROOF, examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"])
@@ -230,7 +230,7 @@ class Repairable(StrEnum):
 def repair(
     name: Annotated[Repairable, typer.Argument(help="Read model to repair in place.")],
     from_time: Annotated[
-        datetime | None, typer.Option(formats=TIMES, help="From records appended at this time (UTC) on; by default from the first.")
+        datetime | None, typer.Option(formats=FORMATS, help="From records appended at this time (UTC) on; by default from the first.")
     ] = None,
     from_offsets: Annotated[
         Path | None, typer.Option(help='From these offsets on: JSON, {"transaction-events/0": 1200, …}; others are not touched.')
@@ -252,11 +252,11 @@ def repair(
         raise typer.BadParameter("expected --from-time, --from-offsets or --wallet; all of it is a rebuild", param_hint="OPTIONS")
     given = _offsets(from_offsets) if from_offsets is not None else None
     end_given = _offsets(Path(until)) if until is not None and until.endswith(".json") else None
-    end_time = _time(until) if until is not None and end_given is None else None
+    end_time = time_of(until, _UNTIL, "--until") if until is not None and end_given is None else None
     composition = Context().need("kafka", "registry", "postgres")
     topics = WarehouseProjection.topics
-    start = position_at(composition, topics, _ms(from_time)) if from_time is not None else given or {}
-    end = position_at(composition, topics, _ms(end_time)) if end_time is not None else end_given
+    start = position_at(composition, topics, milliseconds(from_time)) if from_time is not None else given or {}
+    end = position_at(composition, topics, milliseconds(end_time)) if end_time is not None else end_given
     if given is not None:
         ends = end if end is not None else composition.log.ends(topics)
         end = {tp: ends[tp] for tp in given if tp in ends}
@@ -284,14 +284,3 @@ def _offsets(file: Path) -> dict[tuple[str, int], int]:
         return {(name.rpartition("/")[0], int(name.rpartition("/")[2])): int(offset) for name, offset in found.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise typer.BadParameter(f'{file}: expected JSON like {{"transaction-events/0": 1200}}: {error}', param_hint="OFFSETS") from error
-
-
-def _time(text: str) -> datetime:
-    for pattern in TIMES:
-        with suppress(ValueError):
-            return datetime.strptime(text, pattern)
-    raise typer.BadParameter(f"expected a time like 2026-11-02T12:00 or a .json file, found {text!r}", param_hint="--until")
-
-
-def _ms(at: datetime) -> int:
-    return round(at.replace(tzinfo=UTC).timestamp() * 1000)

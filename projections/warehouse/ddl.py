@@ -50,6 +50,16 @@ def statements(dialect: DialectName) -> Iterator[str]:
         yield f"CREATE VIEW {name} AS{query.rstrip()}"
 
 
+def create_table(name: str, dialect: DialectName) -> str:
+    """The statement that makes one table in the current schema.
+
+    Raises:
+        ValueError: another dialect.
+        KeyError: no such table.
+    """
+    return str(CreateTable(warehouse_metadata().tables[name]).compile(dialect=_compiler(dialect))).strip()
+
+
 def _compiler(dialect: str) -> Dialect:
     if dialect == "postgresql":
         postgres: Dialect = PGDialect()  # type: ignore[no-untyped-call]

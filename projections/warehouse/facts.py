@@ -43,6 +43,12 @@ def _fact(event_type: str, table: str, *names: str, **renamed: str) -> Fact:
     return Fact(event_type, table, {**{name: name for name in names}, **renamed}, constants)
 
 
+_SCORE_FIELDS = (
+    "tx_id", "tx_seq", "network", "source_wallet_id", "target_wallet_id", "score", "source_score", "target_score",
+    "features_only_score", "source_features_only_score", "target_features_only_score", "source_k", "target_k",
+    "source_embedding_seq", "target_embedding_seq", "feature_set", "model_version",
+)  # fmt: skip
+
 FACTS: tuple[Fact, ...] = (
     _fact(
         "TransactionRecorded", "fact_transaction",
@@ -52,12 +58,8 @@ FACTS: tuple[Fact, ...] = (
         payment_method="payment.payment_method", device_id="payment.device_id", origin_source="origin.source",
         origin_mapping="origin.mapping", origin_ingest_id="origin.ingest_id", origin_row="origin.row",
     ),
-    _fact(
-        "TransactionScored", "fact_score",
-        "tx_id", "tx_seq", "network", "source_wallet_id", "target_wallet_id", "score", "source_score", "target_score",
-        "features_only_score", "source_features_only_score", "target_features_only_score", "source_k", "target_k",
-        "source_embedding_seq", "target_embedding_seq", "feature_set", "model_version",
-    ),
+    _fact("TransactionScored", "fact_score", *_SCORE_FIELDS),
+    _fact("TransactionRescored", "fact_rescore", *_SCORE_FIELDS),
     _fact("TransactionLabelled", "fact_transaction_label", "tx_id", "label", "source", "known_at"),
     _fact("WalletLabelled", "fact_wallet_label", "wallet_id", "label", "source", "known_at"),
     _fact(

@@ -45,6 +45,21 @@ class SchemaGenerations:
         with translated("reading the live generation"), self._connect() as connection, connection.cursor() as cursor:
             return self._live(cursor)
 
+    def shows(self, generation: int) -> bool:
+        """Whether readers are shown this generation with every table and view that it has.
+
+        Raises:
+            StoreUnavailable: the warehouse does not answer.
+        """
+        with translated("reading the live generation"), self._connect() as connection, connection.cursor() as cursor:
+            if self._live(cursor) != generation:
+                return False
+            shown, there = (
+                {relation for (relation,) in run(cursor, sql.LIST_RELATIONS, (schema,))}
+                for schema in (self._schema, self._schema_of(generation))
+            )
+            return there <= shown
+
     def publish(self, generation: int) -> None:
         """Show this generation to readers, all views at once; for the live one readers see no change.
 

@@ -18,6 +18,7 @@ from projections.warehouse.views import MATERIALISED_VIEWS, VIEWS
 
 LIVE_SCHEMA = "warehouse"
 _LIVE = "live_generation"
+_SHOWN = frozenset((*warehouse_metadata().tables, *MATERIALISED_VIEWS, *VIEWS))
 
 
 class RedshiftGenerations:
@@ -36,6 +37,12 @@ class RedshiftGenerations:
         with redshift_translated("reading the live generation"), self._engine.connect() as connection:
             return _live(connection)
 
+    def shows(self, generation: int) -> bool:
+        """Whether `warehouse` shows this generation with every table and view that it has."""
+        with redshift_translated("reading the live generation"), self._engine.connect() as connection:
+            shown = _relations(connection, LIVE_SCHEMA)
+            return _live(connection) == generation and shown >= _SHOWN
+
     def publish(self, generation: int) -> None:
         """Make `warehouse` show this generation, all views at once."""
         with redshift_translated("swapping generations"), self._engine.begin() as connection:
@@ -45,7 +52,7 @@ class RedshiftGenerations:
             for view in sorted(_relations(connection, LIVE_SCHEMA)):
                 run(connection, f'DROP VIEW {LIVE_SCHEMA}."{view}"')
             # Named by us and not by the catalog, which also lists what Redshift keeps behind a materialised view.
-            for relation in (*warehouse_metadata().tables, *MATERIALISED_VIEWS, *VIEWS):
+            for relation in sorted(_SHOWN):
                 run(connection, f'CREATE VIEW {LIVE_SCHEMA}."{relation}" AS SELECT * FROM "{schema_of(generation)}"."{relation}"')
             run(connection, f"CREATE VIEW {LIVE_SCHEMA}.{_LIVE} AS SELECT {generation:d} AS generation")
 

@@ -142,7 +142,8 @@ class VectorLength:
 
 Rule = NotNull | NotNegative | OneOf | InUnitInterval | InTime | Together | VectorLength
 
-_TX, _SCORED = "TransactionRecorded", "TransactionScored"
+_TX = "TransactionRecorded"
+_SCORED = ("TransactionScored", "TransactionRescored")
 
 
 def _known(members: type[TransactionKind] | type[TransactionStatus]) -> tuple[str, ...]:
@@ -162,9 +163,10 @@ RULES: tuple[Rule, ...] = (
     OneOf(_TX, "kind", _known(TransactionKind)),
     OneOf(_TX, "status", _known(TransactionStatus)),
     InTime(_TX, "occurred_at"),
-    NotNull(_SCORED, "tx_id"),
+    *(NotNull(event_type, "tx_id") for event_type in _SCORED),
     *(
-        InUnitInterval(_SCORED, name)
+        InUnitInterval(event_type, name)
+        for event_type in _SCORED
         for name in (
             "score", "source_score", "target_score", "features_only_score", "source_features_only_score",
             "target_features_only_score",

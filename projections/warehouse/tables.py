@@ -18,6 +18,7 @@ from schema_registry.contracts import (
     CASE_EVENTS,
     CONTROL_EVENTS,
     EMBEDDING_EVENTS,
+    RESCORE_EVENTS,
     SCORE_EVENTS,
     TRANSACTION_EVENTS,
     WALLET_EVENTS,
@@ -28,6 +29,8 @@ REDSHIFT_TEXT_BYTES = 65_535  # Redshift's longest VARCHAR
 REDSHIFT_VECTOR_BYTES = 65_535  # 16,383 float32, far above any embedding in use
 
 CHECKPOINTS = "checkpoints"
+LATER_TABLES = ("fact_rescore",)
+"""Tables that came after 0.1.0: a generation that stands without one gets it empty, for no record of its topic was read."""
 LOG_COLUMNS = ("log_topic", "log_partition", "log_offset")
 """Where a fact's record stands in the log."""
 
@@ -127,30 +130,31 @@ def _transaction_tables(m: sa.MetaData) -> None:
     )
     # Rows come in order of time, so a block range index of a few pages serves time windows; a tree slows each load.
     sa.Index("ix_fact_transaction_occurred_at", fact.c.occurred_at, postgresql_using="brin")
-    _fact(
-        m,
-        "fact_score",
-        SCORE_EVENTS,
-        _column("tx_id", _Id),
-        _column("tx_seq", sa.BigInteger(), encode="raw"),
-        _column("network", _Id, encode="bytedict"),
-        _column("source_wallet_id", _Id, null=True),
-        _column("target_wallet_id", _Id, null=True),
-        _column("score", _Double),
-        _column("source_score", _Double, null=True),
-        _column("target_score", _Double, null=True),
-        _column("features_only_score", _Double),
-        _column("source_features_only_score", _Double, null=True),
-        _column("target_features_only_score", _Double, null=True),
-        _column("source_k", sa.BigInteger(), null=True),
-        _column("target_k", sa.BigInteger(), null=True),
-        _column("source_embedding_seq", sa.BigInteger(), null=True),
-        _column("target_embedding_seq", sa.BigInteger(), null=True),
-        _column("feature_set", _Id, encode="bytedict"),
-        _column("model_version", _Id, encode="bytedict"),
-        distkey="source_wallet_id",
-        sortkey=["tx_seq"],
-    )
+    for name, topic in (("fact_score", SCORE_EVENTS), ("fact_rescore", RESCORE_EVENTS)):
+        _fact(
+            m,
+            name,
+            topic,
+            _column("tx_id", _Id),
+            _column("tx_seq", sa.BigInteger(), encode="raw"),
+            _column("network", _Id, encode="bytedict"),
+            _column("source_wallet_id", _Id, null=True),
+            _column("target_wallet_id", _Id, null=True),
+            _column("score", _Double),
+            _column("source_score", _Double, null=True),
+            _column("target_score", _Double, null=True),
+            _column("features_only_score", _Double),
+            _column("source_features_only_score", _Double, null=True),
+            _column("target_features_only_score", _Double, null=True),
+            _column("source_k", sa.BigInteger(), null=True),
+            _column("target_k", sa.BigInteger(), null=True),
+            _column("source_embedding_seq", sa.BigInteger(), null=True),
+            _column("target_embedding_seq", sa.BigInteger(), null=True),
+            _column("feature_set", _Id, encode="bytedict"),
+            _column("model_version", _Id, encode="bytedict"),
+            distkey="source_wallet_id",
+            sortkey=["tx_seq"],
+        )
     _fact(
         m,
         "fact_transaction_label",

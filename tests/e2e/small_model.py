@@ -14,10 +14,17 @@ from tests.integration.infra.own_log import OwnLog
 from tests.unit.ml.labelled import KNOWN_AT, labelled_stream
 
 
-def deploy_small_model(log: OwnLog) -> None:
-    """Train on 60 labelled wallets (some seconds) and deploy it as `tidemark deploy` does; it scores from the first transaction on."""
-    table, labels = labelled_stream()
-    packed = package(train([table], Labels(labels), Cut(len(table), KNOWN_AT), seed=1))
+def deploy_small_model(log: OwnLog) -> str:
+    """A small model, deployed as `tidemark deploy` does: it scores from the next transaction on. Returns its version."""
+    version = train_small_model(log)
+    deploy_model(log.composition, log.stack, version)
+    return version
+
+
+def train_small_model(log: OwnLog, seed: int = 1) -> str:
+    """Train on 60 labelled wallets (some seconds), not of this log; package and event are there as after `tidemark train`."""
+    table, labels = labelled_stream(seed=seed - 1)
+    packed = package(train([table], Labels(labels), Cut(len(table), KNOWN_AT), seed=seed))
     composition = log.composition
     key = f"models/{packed.model_version}/model.tar.gz"
     composition.archive().prepare()
@@ -28,4 +35,4 @@ def deploy_small_model(log: OwnLog) -> None:
     }  # fmt: skip
     codec = RecordCodec(composition.clients.catalog)
     composition.producer.append([NewRecord(CONTROL_EVENTS, b"model", codec.encode("ModelTrained", trained))])
-    deploy_model(composition, log.stack)
+    return packed.model_version

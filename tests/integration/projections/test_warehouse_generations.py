@@ -9,7 +9,7 @@ import pytest
 from projections.errors import ProjectionError, StoreUnavailable
 from projections.warehouse import WarehouseGenerations, WarehouseProjection
 from tests.unit.projections.warehouse.databases import fresh_database, query
-from tests.unit.projections.warehouse.events import Placed, batch_of, position_after, transaction
+from tests.unit.projections.warehouse.events import Placed, batch_of, position_after, rescored, transaction
 
 
 @pytest.fixture
@@ -49,6 +49,27 @@ def test_a_generation_that_does_not_exist_is_not_published(dsn: str) -> None:
     with pytest.raises(ProjectionError, match=r"expected one of the warehouse generations \[1\], found 2"):
         generations.publish(2)
     assert generations.live() == 1
+
+
+def test_a_generation_of_before_gets_the_table_that_came_later_and_readers_are_shown_it(dsn: str) -> None:
+    fill(dsn, 1, 3)
+    query(dsn, "DROP TABLE warehouse_g1.fact_rescore")
+    generations = WarehouseGenerations(dsn)
+    generations.publish(1)
+    assert generations.shows(1) and not generations.shows(2)
+    projection = WarehouseProjection(dsn, 1)
+    before = projection.load_position()
+    assert not generations.shows(1)
+    generations.publish(1)
+    assert generations.shows(1)
+    assert query(dsn, "SELECT count(*) FROM warehouse.fact_rescore") == [(0,)]
+    placed = [Placed(rescored(0), 0, 0), Placed(rescored(1), 0, 1)]
+    projection.apply(batch_of(placed), before, position_after(placed))
+    projection.close()
+    assert query(dsn, "SELECT tx_seq, model_version, log_topic FROM warehouse.fact_rescore ORDER BY 1") == [
+        (0, "m1", "rescore-events"), (1, "m1", "rescore-events"),
+    ]  # fmt: skip
+    assert query(dsn, "SELECT count(*) FROM warehouse.fact_transaction") == [(3,)]
 
 
 def test_the_live_generation_is_not_dropped(dsn: str) -> None:

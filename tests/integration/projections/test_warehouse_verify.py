@@ -40,6 +40,7 @@ from tests.unit.projections.warehouse.events import (
     described,
     embedded,
     position_after,
+    rescored,
     scored,
     trained,
     transaction,
@@ -55,6 +56,7 @@ def every_event_type() -> list[Placed]:
     events = [
         *(transaction(i) for i in range(12)),
         scored(5, tx_seq=30),
+        rescored(5, tx_seq=30, model_version="m3"),
         TransactionLabelled(TX, Label.ILLICIT, "list", at),
         WalletLabelled(WALLET, Label.LICIT, "list", at),
         described(WALLET, "one", 1),
@@ -123,6 +125,7 @@ ALTERATIONS = {
     "row lost": "DELETE FROM fact_transaction WHERE log_offset = 3",
     "row added": "INSERT INTO dim_wallet VALUES ('a:b', 0, 'a', 'unknown', null, null, null, null, null, true)",
     "score": "UPDATE fact_score SET score = score + 1e-16",
+    "score of another model": "UPDATE fact_rescore SET score = score + 1e-16",
     "vector": r"UPDATE fact_wallet_embedding SET vector = set_byte(vector, 0, 1)",
     "label": "UPDATE fact_wallet_label SET label = 'illicit'",
     "verdict": "UPDATE fact_case_event SET verdict = 'not_fraud' WHERE verdict IS NOT NULL",

@@ -142,6 +142,11 @@ def scored(number: int, **changes: Any) -> tuple[str, Mapping[str, Any]]:
     return "TransactionScored", {**record, **changes}
 
 
+def rescored(number: int, **changes: Any) -> tuple[str, Mapping[str, Any]]:
+    """The same of another model, long after."""
+    return "TransactionRescored", scored(number, **changes)[1]
+
+
 def embedded(wallet: str, vector: bytes = b"\x00\x00\x80?" * 4, dimensions: int = 4) -> tuple[str, Mapping[str, Any]]:
     """An embedding of a wallet."""
     record = {"wallet_id": wallet, "vector": vector, "dimensions": dimensions, "model_version": "m2", "as_of_seq": 7}
