@@ -42,6 +42,9 @@ check: setup ## style, format, types and the direction of imports
 bench: setup ## measure the figures of the README (up to 30 minutes)
 	@$(TIDEMARK) bench
 
+bench-full: setup ## what an event costs up to EVENTS=10000000 of history, rebuilds, restarts (20 minutes and 40 GB of disk)
+	@$(TIDEMARK) bench --history --events $(or $(EVENTS),10000000)
+
 crash-test: setup ## kill workers at every step, servers and network under load, then verify: KILLS= SEED=
 	@$(VENV)/bin/python -m tests.e2e.crash_matrix --kills $(or $(KILLS),150) $(if $(SEED),--seed $(SEED))
 

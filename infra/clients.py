@@ -22,6 +22,13 @@ class Clients:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
+    def close(self) -> None:
+        """Let go of every client made so far."""
+        if "neo4j" in self.__dict__:
+            self.neo4j.close()
+        for name in ("admin", "registry", "catalog", "s3", "neo4j"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def kafka(self) -> dict[str, Any]:
         """Options of Kafka clients."""

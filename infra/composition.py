@@ -56,6 +56,12 @@ class Composition:
         self.clients = Clients(settings)
         self.log = LogView(self.clients)
 
+    def close(self) -> None:
+        """Let go of every client made so far, before their servers go; what is asked for afterwards is made anew."""
+        for name in ("quarantine", "producer"):
+            self.__dict__.pop(name, None)
+        self.clients.close()
+
     @cached_property
     def producer(self) -> PlainProducer:
         """For commands."""

@@ -36,16 +36,22 @@ def command_stage(composition: Composition, stage: Stage, keys: Sequence[bytes],
     bare_rate = rate(len(values), bare)
     producer.send(COMMANDS, keys, values)
     producer.flush()
+    source, work, log, seen = handler_work(composition, folder)
+    runner = Runner(source, work, FlushPolicy(HANDLER_BATCH, 0.0, gathers=True))
+    until = composition.log.ends([COMMANDS])
+    stage.add(rate(len(values), lambda: runner.run(Event(), until)), bare_rate)
+    seen.close()
+    log.close()
+
+
+def handler_work(composition: Composition, folder: Path) -> tuple[KafkaSource, TransactionWork, KafkaTransactions, SeenTransactions]:
+    """A command handler of the bench's own, with an index in `folder`; the last two are the caller's to close."""
     seen = SeenTransactions(folder, composition.clients.admin.log_id())
     handler = CommandHandler(composition.clients.catalog, seen, AUTHORISED, lambda: composition.clients.admin.ends([TRANSACTION_EVENTS]))
     log = KafkaTransactions(composition.clients.kafka, "bench-handler", "bench-handler", handler.topics, composition.clients.admin)
     handler.restore(composition.log.read)
     source = KafkaSource(composition.clients.kafka, handler.topics, "bench-handler", "bench-handler", is_alone=True)
-    runner = Runner(source, TransactionWork(handler, log, composition.clients.catalog), FlushPolicy(HANDLER_BATCH, 0.0, gathers=True))
-    until = composition.log.ends([COMMANDS])
-    stage.add(rate(len(values), lambda: runner.run(Event(), until)), bare_rate)
-    seen.close()
-    log.close()
+    return source, TransactionWork(handler, log, composition.clients.catalog), log, seen
 
 
 def decode_stage(composition: Composition, stage: Stage, values: Sequence[bytes]) -> None:

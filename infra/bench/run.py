@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,20 @@ from rich.console import Console
 from rich.table import Table
 
 from domain.commands import LabelWallet
+from infra.bench.bookkeeping import bookkeeping
 from infra.bench.log_stages import archive_stage, command_stage, decode_stage
 from infra.bench.measure import Stage
+from infra.bench.own_stack import own_stack
 from infra.bench.store_stages import graph_stage, warehouse_stage
+from infra.bench.stream import Stream
 from infra.bench.visibility import command_visibility
 from infra.composition import Composition
 from infra.deployment import deploy_model
 from infra.latency import Latency, measure
 from infra.settings import Settings
-from infra.simulator.delivery import commands
-from infra.simulator.generator import SimulatorOptions, simulate
 from infra.stack import Stack
 from infra.training import train_model
-from schema_registry.contracts import COMMANDS, PARTITIONS, TRANSACTION_EVENTS
+from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 REPETITIONS = 3
@@ -42,32 +42,23 @@ class Bench:
     """One run of the bench in a stack of its own, which is removed afterwards."""
 
     def __init__(self, settings: Settings, events: int, console: Console) -> None:
-        self._settings = settings.model_copy(update={"stack": "bench"})
-        self._events, self._console = events, console
-        self._stack = Stack.of(self._settings)
+        self._settings, self._events, self._console = settings, events, console
+        self._stack: Stack
         self._graph_events = max(2_000, int(GRAPH_SHARE * events))
         self._scored_events = max(1_000, int(SCORED_SHARE * events))
         self._visibility: Latency | None = None
+        self._bookkeeping: dict[str, dict[str, Any]] = {}
 
     def run(self) -> dict[str, Any]:
         """Measure everything; returns the figures as plain values."""
         started = time.monotonic()
-        try:
-            self._stack.down()  # what an interrupted bench left would be measured too
-            shutil.rmtree(self._stack.state.folder, ignore_errors=True)
-            self._stack.up(progress=lambda name, status: None)
-            composition = Composition(self._stack.settings())
-            composition.clients.admin.create(PARTITIONS)
-            composition.clients.catalog = composition.clients.registry.establish()
-            composition.archive().prepare()
+        with own_stack(self._settings) as (composition, self._stack):
             stages, latency = self._measure(composition)
-        finally:
-            self._stack.down()
-            shutil.rmtree(self._stack.state.folder, ignore_errors=True)
         seconds = round(time.monotonic() - started, 1)
         return {
             "events": self._events, "seconds": seconds, "stages": [stage.as_json() for stage in stages], "latency_ms": latency,
             "visibility_ms": self._visibility.as_json() if self._visibility is not None else None,
+            "bookkeeping": self._bookkeeping,
         }  # fmt: skip
 
     def _measure(self, composition: Composition) -> tuple[list[Stage], dict[str, Any]]:
@@ -77,12 +68,12 @@ class Bench:
         warehouse = Stage("Kafka to warehouse", "bare ADBC load of the same rows", "0.5")
         graph = Stage("Kafka to wallet graph", "bare UNWIND load", "0.7")
         scorer = Stage("scorer, streaming", "1,000 tx/s asked for", "1")
-        stream = self._stream(composition)
+        stream = Stream(composition.clients.catalog, self._graph_events * REPETITIONS)
         folder = self._stack.state.folder / "bench-handler"
         start: dict[tuple[str, int], int] = {}
         for repetition in range(REPETITIONS):
             self._say(f"wallet graph {repetition + 1} of {REPETITIONS}")
-            keys, values = _take(stream, self._graph_events)
+            keys, values = stream.take(self._graph_events)
             command_stage(composition, Stage("", "", ""), keys, values, folder)
             until = dict(composition.log.ends([TRANSACTION_EVENTS]))
             graph_stage(composition, graph, start, until, is_bare_first=bool(repetition % 2))
@@ -91,7 +82,7 @@ class Bench:
         left = (self._events - self._graph_events * REPETITIONS - 3 * self._scored_events) // REPETITIONS
         for repetition in range(REPETITIONS):
             self._say(f"commands and decoding {repetition + 1} of {REPETITIONS}")
-            keys, values = _take(stream, left)
+            keys, values = stream.take(left)
             command_stage(composition, commands_, keys, values, folder)
             decode_stage(composition, decoded, values)
         until = {tp: int(end * WAREHOUSE_SHARE) for tp, end in composition.log.ends([TRANSACTION_EVENTS]).items()}
@@ -99,25 +90,27 @@ class Bench:
             self._say(f"archive and warehouse {repetition + 1} of {REPETITIONS}")
             archive_stage(composition, archive, 100 + repetition)
             warehouse_stage(composition, warehouse, 100 + repetition, 200 + repetition, until)
+        self._say("bookkeeping")
+        self._bookkeeping = bookkeeping(composition, stream, folder)
         return [commands_, decoded, archive, warehouse, graph, scorer], latency
 
-    def _scoring(self, composition: Composition, stream: Iterator[tuple[bytes, bytes]], stage: Stage, folder: Path) -> dict[str, Any]:
+    def _scoring(self, composition: Composition, stream: Stream, stage: Stage, folder: Path) -> dict[str, Any]:
         self._worker("command-handler")
         codec = RecordCodec(composition.clients.catalog)
-        at = self._simulation.table["occurred_at"][0].as_py()
-        labels = [LabelWallet(wallet, label, "simulator", at) for wallet, label in self._simulation.labels.items()]
+        at = stream.simulation.table["occurred_at"][0].as_py()
+        labels = [LabelWallet(wallet, label, "simulator", at) for wallet, label in stream.simulation.labels.items()]
         composition.producer.send(COMMANDS, [x.wallet_id.encode() for x in labels], [codec.encode_event(x) for x in labels])
         composition.producer.flush()
         self._wait(lambda: composition.clients.admin.committed("tidemark-command-handler", [COMMANDS]), composition.log.ends([COMMANDS]))
         self._say(f"visibility: {VISIBILITY_S} s of commands at {RATE_PER_S:.0f}/s")
-        self._visibility = command_visibility(composition, *_take(stream, int(RATE_PER_S * VISIBILITY_S)), RATE_PER_S)
+        self._visibility = command_visibility(composition, *stream.take(int(RATE_PER_S * VISIBILITY_S)), RATE_PER_S)
         self._say("training on the simulated labels")
         train_model(composition)
         deploy_model(composition, self._stack)
         self._worker("scorer")
         for repetition in range(REPETITIONS):
             self._say(f"scorer {repetition + 1} of {REPETITIONS}")
-            keys, values = _take(stream, self._scored_events)
+            keys, values = stream.take(self._scored_events)
             if repetition == 0:  # let it come up: reading the history is not scoring
                 composition.producer.send(COMMANDS, keys[:100], values[:100])
                 self._scored(composition)
@@ -129,9 +122,9 @@ class Bench:
             stage.add(len(values) / (time.perf_counter() - began), 1_000.0)
         paced = int(RATE_PER_S * LATENCY_S)
         self._say(f"latency: {LATENCY_S} s at {RATE_PER_S:.0f}/s with the model")
-        model = measure(composition, *_take(stream, paced), RATE_PER_S)
+        model = measure(composition, *stream.take(paced), RATE_PER_S)
         self._say(f"latency: {LATENCY_S} s at {RATE_PER_S:.0f}/s with an echo")
-        echo = self._echo(composition, _take(stream, paced))
+        echo = self._echo(composition, stream.take(paced))
         for name in ("scorer", "endpoint", "echo", "command-handler"):
             self._stack.stop_worker(name)
         return {"model": model.as_json(), "echo": echo.as_json()}
@@ -159,20 +152,6 @@ class Bench:
     def _worker(self, name: str, env: dict[str, str] | None = None) -> None:
         self._stack.start_worker(name, [sys.executable, "-m", "infra.cli", "run", name], env)
 
-    def _stream(self, composition: Composition) -> Iterator[tuple[bytes, bytes]]:
-        """Simulated commands one after another: a history of graph size first, whose labels train, then one stream after another."""
-        self._simulation = simulate(SimulatorOptions(count=self._graph_events * REPETITIONS, seed=7))
-        return self._events_of(composition)
-
-    def _events_of(self, composition: Composition) -> Iterator[tuple[bytes, bytes]]:
-        seed = 7
-        simulation = self._simulation
-        while True:
-            for chunk in commands(simulation, composition.clients.catalog):
-                yield from zip(chunk.keys, chunk.values, strict=True)
-            seed += 1
-            simulation = simulate(SimulatorOptions(count=300_000, seed=seed))
-
     def _say(self, what: str) -> None:
         self._console.print(f"  {what}", style="dim", highlight=False)
 
@@ -191,6 +170,11 @@ def table(result: dict[str, Any]) -> Table:
     if visible is not None:
         text = f"p50 {visible['p50']} ms, p99 {visible['p99']} ms"
         shown.add_row(f"command sent → event visible, {visible['offered_per_s']:.0f} tx/s", text, "", "", "p50 ≤ 12, p99 ≤ 30")
+    for name, by_size in result["bookkeeping"].items():
+        for size, share in by_size.items():
+            if share is not None:
+                text = f"{share['median']:.1%} ({share['min']:.1%}–{share['max']:.1%})"
+                shown.add_row(f"share of {name}'s time that moves its checkpoint, batches of {int(size):,}", text, "", "", "≤ 5 %")
     for name, latency in result["latency_ms"].items():
         text = f"p50 {latency['p50']} ms, p99 {latency['p99']} ms"
         shown.add_row(f"event appended → score appended, {latency['offered_per_s']:.0f} tx/s, {name}", text, "", "", "p50 < 40, p99 < 150")
@@ -207,13 +191,3 @@ def _cell(value: dict[str, float] | None, digits: int) -> str:
     if value is None:
         return "–"
     return f"{value['median']:,.{digits}f} ({value['min']:,.{digits}f}–{value['max']:,.{digits}f})"
-
-
-def _take(stream: Iterator[tuple[bytes, bytes]], count: int) -> tuple[list[bytes], list[bytes]]:
-    keys: list[bytes] = []
-    values: list[bytes] = []
-    for _ in range(count):
-        key, value = next(stream)
-        keys.append(key)
-        values.append(value)
-    return keys, values

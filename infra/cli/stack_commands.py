@@ -216,24 +216,40 @@ def run(
     return run_worker(context.settings, name)
 
 
-@command("bench", panel=PROOF, examples=["tidemark bench", "tidemark bench --events 200000 --json"])
+@command(
+    "bench",
+    panel=PROOF,
+    examples=["tidemark bench", "tidemark bench --events 200000 --json", "tidemark bench --history --events 10000000"],
+)
 def bench(
     events: Annotated[int, typer.Option(min=10_000, help="Simulated events of the full schema.")] = 2_000_000,
+    history: Annotated[
+        bool, typer.Option("--history", help="Measure instead what an event costs as the history grows, rebuilds and restarts.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="File for the figures; by default bench.json in the state folder.")] = None,
     json: Json = False,
 ) -> int:
     """Measure each stage beside a bare tool that does the same work in the same run: medians, ranges and ratios (up to 30 min)."""
-    from infra.bench.run import Bench, table, write
+    from infra.bench import history as growing
+    from infra.bench import run as stages
+    from infra.bench.history_chart import history_chart
 
     context = Context()
-    figures = Bench(context.given, events, output.errors).run()
-    file = out or context.given.state_dir / "bench.json"
-    write(figures, file)
+    file = out or context.given.state_dir / ("bench-history.json" if history else "bench.json")
+    saved = [file]
+    if history:
+        figures = growing.HistoryBench(context.given, events, output.errors).run()
+        saved.append(file.with_suffix(".png"))
+    else:
+        figures = stages.Bench(context.given, events, output.errors).run()
+    stages.write(figures, file)
+    if history:
+        saved[1].write_bytes(history_chart(figures))
     if json:
         output.print_json(figures)
     else:
-        output.console.print(table(figures))
-        output.result(f"Saved in {output.safe(file)}")
+        output.console.print(growing.table(figures) if history else stages.table(figures))
+        output.result(f"Saved in {' and '.join(output.safe(one) for one in saved)}")
     return exits.OK
 
 

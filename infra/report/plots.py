@@ -47,7 +47,7 @@ def draw(report: Report) -> dict[str, bytes]:
         "alerts": alerts_chart,
     }
     charts = {name: maker(report) for name, maker in makers.items()}
-    return {name: _png(chart) for name, chart in charts.items() if chart is not None}
+    return {name: png(chart) for name, chart in charts.items() if chart is not None}
 
 
 def detection_chart(report: Report) -> Any | None:
@@ -80,7 +80,7 @@ def detection_chart(report: Report) -> Any | None:
         axis=alt.Axis(labelAngle=0, grid=False),
         scale=alt.Scale(type="point", padding=0.4),
     )
-    base = alt.Chart(_data(rows)).encode(
+    base = alt.Chart(rows_of(rows)).encode(
         x=x,
         y=alt.Y("auroc:Q", title="AUROC", scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(format=".2f", tickCount=6)),
         color=alt.Color("series:N", scale=scale, title=None, legend=alt.Legend(orient="top")),
@@ -109,10 +109,10 @@ def detection_chart(report: Report) -> Any | None:
         axis=alt.Axis(labelAngle=0, grid=False),
         scale=alt.Scale(type="point", padding=0.4),
     )
-    data = _data(differences)
+    data = rows_of(differences)
     y_title = "model − forest"
     lower = (
-        alt.Chart(_data([{"zero": 0}])).mark_rule(color=INK, strokeDash=[4, 3]).encode(y=alt.Y("zero:Q", title=y_title))
+        alt.Chart(rows_of([{"zero": 0}])).mark_rule(color=INK, strokeDash=[4, 3]).encode(y=alt.Y("zero:Q", title=y_title))
         + alt.Chart(data).mark_rule(strokeWidth=3).encode(x=lower_x, y=alt.Y("low:Q", title=y_title), y2="high:Q", color=colour)
         + alt.Chart(data).mark_point(filled=True, size=80, opacity=1).encode(x=lower_x, y="point:Q", color=colour)
         + alt.Chart(data).mark_text(align="left", dx=9, fontSize=11, color=INK).encode(x=lower_x, y="point:Q", text="text:N")
@@ -148,11 +148,11 @@ def throughput_chart(report: Report) -> Any | None:
         axis=alt.Axis(labelLimit=260, ticks=False, domain=False, labelPadding=10, labelFontSize=12),
     )
     axis = alt.Axis(format="~s", tickCount=6, grid=True, values=_log_ticks(values) if is_log else alt.Undefined)
-    bare = _data([{**row, "text": "bare"} for row in rows if row["bare"]])
+    bare = rows_of([{**row, "text": "bare"} for row in rows if row["bare"]])
     names = ["Tidemark", "bare tool, same rows"]
     kinds = alt.Scale(domain=names, range=[BLUE, ORANGE])
     shapes = alt.Scale(domain=names, range=["circle", "diamond"])
-    points = _data(
+    points = rows_of(
         [{"stage": row["stage"], "value": row["ours"], "kind": names[0]} for row in rows]
         + [{"stage": row["stage"], "value": row["bare"], "kind": names[1]} for row in rows if row["bare"]]
     )
@@ -169,7 +169,7 @@ def throughput_chart(report: Report) -> Any | None:
             color=alt.Color("kind:N", scale=kinds, title=None, legend=alt.Legend(orient="top")),
             shape=alt.Shape("kind:N", scale=shapes, title=None, legend=alt.Legend(orient="top")),
         )
-        + alt.Chart(_data(far))
+        + alt.Chart(rows_of(far))
         .mark_text(align="left", dx=12, fontSize=11, color=INK)
         .encode(y=y, x=alt.X("at:Q", scale=scale), text="text:N")
     )
@@ -213,7 +213,7 @@ def scores_chart(report: Report) -> Any | None:
         return None
     domain = [name for name, _ in names]
     bars = (
-        alt.Chart(_data(rows))
+        alt.Chart(rows_of(rows))
         .mark_rect(stroke="white", strokeWidth=1)
         .encode(
             x=alt.X(
@@ -274,7 +274,7 @@ def alerts_chart(report: Report) -> Any | None:
     axis = alt.Axis(grid=False, labelOverlap=True, tickCount=8, format=_time_format(last - first))
     # Rectangles with both ends given: bars over time with a colour would be stacked along the wrong axis.
     bars = (
-        alt.Chart(_data(rows))
+        alt.Chart(rows_of(rows))
         .mark_rect(stroke="white", strokeWidth=1)
         .encode(
             x=alt.X("from:T", title=None, scale=alt.Scale(type="utc", nice=False), axis=axis),
@@ -319,7 +319,7 @@ def _latency_histogram(latency: Latency) -> Any:
         axis=alt.Axis(grid=False, tickCount=10),
     )
     bars = (
-        alt.Chart(_data(bins))
+        alt.Chart(rows_of(bins))
         .mark_bar(color=BLUE, opacity=0.75, binSpacing=1)
         .encode(x=x, x2="to:Q", y=alt.Y("n:Q", title="scores", axis=alt.Axis(format=",d", tickCount=5, tickMinStep=1)))
     )
@@ -327,11 +327,11 @@ def _latency_histogram(latency: Latency) -> Any:
     rows = [
         {"at": at, "text": f"{name} {at:,.1f} ms", "level": 10 + 17 * i, "is_late": at > right * 0.8} for i, (name, at) in enumerate(marks)
     ]
-    rules = alt.Chart(_data(rows)).mark_rule(color=INK, strokeWidth=1.5, strokeDash=[5, 3]).encode(x=alt.X("at:Q"))
+    rules = alt.Chart(rows_of(rows)).mark_rule(color=INK, strokeWidth=1.5, strokeDash=[5, 3]).encode(x=alt.X("at:Q"))
     chart = bars + rules
     for row in rows:
         chart += (
-            alt.Chart(_data([row]))
+            alt.Chart(rows_of([row]))
             .mark_text(
                 align="right" if row["is_late"] else "left",
                 dx=-6 if row["is_late"] else 6,
@@ -366,10 +366,10 @@ def _latency_percentiles(latency: Latency) -> Any:
         axis=alt.Axis(ticks=False, domain=False, labelFontSize=13, labelPadding=10),
     )
     x = alt.X("ms:Q", title="milliseconds", scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=8))
-    base = alt.Chart(_data(rows)).encode(y=y, x=x)
+    base = alt.Chart(rows_of(rows)).encode(y=y, x=x)
     legend = alt.Legend(orient="top")
     return (
-        alt.Chart(_data(rows + targets))
+        alt.Chart(rows_of(rows + targets))
         .mark_point(filled=True, size=130, opacity=1, strokeWidth=2)
         .encode(
             y=y,
@@ -433,7 +433,8 @@ def _log_ticks(values: list[float]) -> list[float]:
     return ticks
 
 
-def _data(rows: list[dict[str, Any]]) -> Any:
+def rows_of(rows: list[dict[str, Any]]) -> Any:
+    """Rows as a chart's data."""
     return alt.Data(values=rows)  # type: ignore[no-untyped-call]
 
 
@@ -446,7 +447,8 @@ def _power_below(value: float) -> float:
     return power
 
 
-def _png(chart: Any) -> bytes:
+def png(chart: Any) -> bytes:
+    """A chart as PNG, in the report's manner."""
     styled = (
         chart.configure(background="white", font=_FONT, padding={"left": 18, "right": 24, "top": 16, "bottom": 14})
         .configure_view(stroke=None)
