@@ -108,7 +108,12 @@ COUNTED = {"read": "records", "build": "records", "sheets": "rows"}
     ],
 )
 def rebuild(
-    name: Annotated[str, typer.Argument(help="Read model to build anew: archive, curated, warehouse, graph, or an installed projection; scores, alerts.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Read model to build anew: archive, curated, warehouse, graph, an installed one; or of the warehouse: scores, alerts."
+        ),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would read, write and take; change nothing.")] = False,
     no_swap: Annotated[bool, typer.Option("--no-swap", help="Stop when the next generation is proven.")] = False,
     swap: Annotated[bool, typer.Option("--swap", help="Make the generation live that is proven already.")] = False,

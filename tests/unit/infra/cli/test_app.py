@@ -84,6 +84,7 @@ def test_a_command_that_returns_nothing_is_done() -> None:
         ["investigate"],
         ["rebuild", "nonsense"],
         ["rebuild", "warehouse", "--swap", "--rollback"],
+        ["rebuild", "scores", "--rollback"],
         ["repair", "graph", "--wallet", "ethereum:0x1"],
         ["repair", "warehouse"],
         ["repair", "warehouse", "--wallet", "ethereum:0x1", "--until", "yesterday"],
