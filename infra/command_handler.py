@@ -111,6 +111,27 @@ class CommandHandler:
         Raises:
             StoreDisagrees: what is known on disk is of another log.
         """
+        self.catch_up(read)
+        for batch in read([WALLET_EVENTS, CASE_EVENTS], {}):
+            seqs = batch.seqs()
+            for index, value in enumerate(batch.values):
+                event = self._event(value)
+                if event is not None:
+                    self._decider.evolve(event)
+                if isinstance(event, TransactionHeld):
+                    self._remember_held(event.record, int(seqs[index]))
+                elif isinstance(event, TransactionVoided):
+                    self._remember_void(event.tx_id, int(seqs[index]))
+
+    def catch_up(self, read: Callable[[Sequence[str], Position], Iterator[RecordBatch]]) -> None:
+        """Bring what the disk knows of the transactions to the log's end; a handler that stands by does it again and again.
+
+        Args:
+            read: as in `restore`.
+
+        Raises:
+            StoreDisagrees: what is known on disk is of another log.
+        """
         self._next_seq, position = self._seen.state()
         self._position = dict(position)
         ends = self._log_end() if position else {}
@@ -129,16 +150,6 @@ class CommandHandler:
                 rows = table.indexes
                 keys, digests = self._identities(table.table, [batch.values[i] or b"" for i in rows.tolist()])
                 self._remember(keys, digests, seqs[rows].tolist())
-        for batch in read([WALLET_EVENTS, CASE_EVENTS], {}):
-            seqs = batch.seqs()
-            for index, value in enumerate(batch.values):
-                event = self._event(value)
-                if event is not None:
-                    self._decider.evolve(event)
-                if isinstance(event, TransactionHeld):
-                    self._remember_held(event.record, int(seqs[index]))
-                elif isinstance(event, TransactionVoided):
-                    self._remember_void(event.tx_id, int(seqs[index]))
 
     def _remember(self, keys: Sequence[bytes], digests: Sequence[bytes], seqs: Sequence[int]) -> None:
         fresh: dict[bytes, bytes] = {}

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from domain.errors import InvalidValue
 from infra.clients import Clients
 from infra.history_source import HistorySource, LiftedSource
+from infra.instances import STANDING_BY, process_name
 from infra.kafka import DRAIN_S, KafkaSource, KafkaTransactions, PlainProducer
+from infra.leadership import Leadership
 from infra.log_view import LogView
+from infra.partitions import PartitionBook
 from infra.payloads import QuarantineWriter, QuarantiningTransactions, S3Payloads
 from infra.read_models import BUILT_IN, read_model
 from infra.settings import Settings
@@ -19,10 +22,12 @@ from projections.archive_reading import ArchiveReader
 from projections.key_order import KeyOrder
 from projections.runner import FlushPolicy, Source
 from projections.work import LedgerWork, RawWork, SinkWork, TransactionWork, Transformer, Work
-from schema_registry.contracts import SCORE_EVENTS, TRANSACTION_EVENTS
+from schema_registry.contracts import PARTITIONS, SCORE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 if TYPE_CHECKING:
+    from infra.command_handler import CommandHandler
+    from infra.seen_transactions import SeenTransactions
     from projections.verify import Verifier
     from projections.warehouse.redshift import RedshiftDatabase
 
@@ -49,18 +54,27 @@ class Worker:
 
 
 class Composition:
-    """Builds parts on demand; connects only to what the part asked for needs."""
+    """Builds parts on demand; connects only to what the part asked for needs.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    Args:
+        instance: which of several processes of one worker this is, from 1.
+    """
+
+    def __init__(self, settings: Settings, instance: int = 1) -> None:
+        self.settings, self.instance = settings, instance
         self.clients = Clients(settings)
         self.log = LogView(self.clients)
 
     def close(self) -> None:
         """Let go of every client made so far, before their servers go; what is asked for afterwards is made anew."""
-        for name in ("quarantine", "producer"):
+        for name in ("quarantine", "producer", "partitions"):
             self.__dict__.pop(name, None)
         self.clients.close()
+
+    @cached_property
+    def partitions(self) -> PartitionBook:
+        """How many partitions the topics have, by the log."""
+        return PartitionBook(self.clients.admin, self.log.grown)
 
     @cached_property
     def producer(self) -> PlainProducer:
@@ -211,7 +225,7 @@ class Composition:
             work = SinkWork(projection, self.clients.catalog, self.quarantine, self.key_order(projection))
         policy = read_model(name).policy
         group = group or f"tidemark-{name}"
-        source = KafkaSource(self.clients.kafka, projection.topics, group, f"{group}-1")
+        source = KafkaSource(self.clients.kafka, projection.topics, group, f"{group}-{self.instance}", partitions=self.partitions)
         return Worker(LiftedSource(source, self.log.history, projection.topics, may_begin_late=name == "archive"), work, policy)
 
     def worker(self, name: str) -> Worker:
@@ -221,15 +235,35 @@ class Composition:
             NotReady: something must happen before it can start.
             InvalidValue: no such worker.
             BrokenProjection: an installed projection cannot be used.
+            GrownElsewhere: a topic has partitions that the log does not know.
         """
+        self.partitions.of(PARTITIONS)
         return WORKERS[name](self) if name in WORKERS else self._in_schemas(name)
 
-    def _command_handler(self) -> Worker:
-        from infra.command_handler import CommandHandler
+    def leadership(self, name: str) -> Leadership | None:
+        """Where one process of a worker works while the others stand by: this one's candidature. None where they share partitions."""
+        return Leadership(self.clients.kafka, name, self.instance) if name in STANDING_BY else None
+
+    def follow(self, name: str) -> None:
+        """Keep a worker that stands by near the log, so that it need not read all of that when it takes over."""
+        if name == "command-handler":
+            self._handler().catch_up(self.log.read)
+
+    @cached_property
+    def _seen(self) -> SeenTransactions:
+        """The handler's memory; open once in a process."""
         from infra.seen_transactions import SeenTransactions
 
-        seen = SeenTransactions(self.settings.stack_dir / "command-handler", self.clients.admin.log_id())
-        handler = CommandHandler(self.clients.catalog, seen, AUTHORISED, lambda: self.clients.admin.ends([TRANSACTION_EVENTS]))
+        folder = self.settings.stack_dir / process_name("command-handler", self.instance)
+        return SeenTransactions(folder, self.clients.admin.log_id())
+
+    def _handler(self) -> CommandHandler:
+        from infra.command_handler import CommandHandler
+
+        return CommandHandler(self.clients.catalog, self._seen, AUTHORISED, lambda: self.clients.admin.ends([TRANSACTION_EVENTS]))
+
+    def _command_handler(self) -> Worker:
+        handler = self._handler()
         # Fence the older handler first: what it committed until then is what the state is restored from.
         worker = self._transformer(handler, FlushPolicy(HANDLER_BATCH, 0.0, gathers=True))
         handler.restore(self.log.read)
@@ -309,7 +343,8 @@ class Composition:
         notifier = Notifier(self.clients.aws("sns"), self.clients.aws("sqs"))
         notifier.prepare()
         ledger = SqliteLedger(self.settings.stack_dir / "notifier" / "ledger.sqlite")
-        kafka = KafkaSource(self.clients.kafka, notifier.topics, "tidemark-notifier", "tidemark-notifier-1", is_alone=True)
+        group = "tidemark-notifier"
+        kafka = KafkaSource(self.clients.kafka, notifier.topics, group, f"{group}-1", is_alone=True, partitions=self.partitions)
         source = HistorySource(self.log.history, kafka, notifier.topics)
         return Worker(source, LedgerWork(notifier, ledger, self.clients.catalog, self.quarantine), FlushPolicy(1_000, 0.2))
 
@@ -335,7 +370,10 @@ class Composition:
 
     def _ordered(self, transformer: Transformer, log: KafkaTransactions, policy: FlushPolicy, drain_s: float = DRAIN_S) -> Worker:
         group = f"tidemark-{transformer.name}"
-        kafka = KafkaSource(self.clients.kafka, transformer.topics, group, f"{group}-1", is_alone=True, drain_s=drain_s)
+        kafka = KafkaSource(
+            self.clients.kafka, transformer.topics, group, f"{group}-{self.instance}", is_alone=True, drain_s=drain_s,
+            partitions=self.partitions,
+        )  # fmt: skip
         source = HistorySource(self.log.history, kafka, transformer.topics)
         kept = QuarantiningTransactions(log, RecordCodec(self.clients.catalog), self.payloads)
         return Worker(source, TransactionWork(transformer, kept, self.clients.catalog), policy)

@@ -293,7 +293,7 @@ class HistorySource:
         self._position: Position = {}
         self._is_in_kafka = False
 
-    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None]) -> None:
+    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
         """See `projections.runner.Source`.
 
         Raises:
@@ -311,7 +311,7 @@ class HistorySource:
             batch = self._rest if self._rest is not None else next(self._archived, None)
             self._rest = None
             if batch is None:
-                self._kafka.open(lambda: self._position, lambda: None)
+                self._kafka.open(lambda: self._position, lambda: None, lambda: None)
                 self._is_in_kafka = True
                 break
             if len(batch) > max_records:
@@ -336,7 +336,7 @@ class LiftedSource:
         self._source, self._history, self._topics = source, history, tuple(topics)
         self._may_begin_late = may_begin_late
 
-    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None]) -> None:
+    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
         """See `projections.runner.Source`.
 
         Raises:
@@ -349,7 +349,7 @@ class LiftedSource:
             self._history.demand_in_log(position)
             return self._history.lifted(self._topics, position, self._may_begin_late)
 
-        self._source.open(load, on_revoked)
+        self._source.open(load, on_revoked, on_lost)
 
     def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
         """See `projections.runner.Source`."""

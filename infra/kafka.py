@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
 from types import NoneType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from confluent_kafka import (
@@ -25,7 +25,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from domain import log as domain_log
 from domain.errors import Fenced, LogError
@@ -51,7 +51,7 @@ READ_OPTIONS: Config = {
     "fetch.max.bytes": 32 << 20,
     "fetch.queue.backoff.ms": 1,
     "fetch.wait.max.ms": 10,
-    "topic.metadata.refresh.interval.ms": 60_000,
+    "topic.metadata.refresh.interval.ms": 5_000,  # how soon new partitions of a topic are met
 }
 _LINGER_MS = 5
 _WRITE: Config = {
@@ -74,6 +74,8 @@ _PASSING = (KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError.COORDINATOR_LOAD_IN_PR
 SETTLE_S = 0.5  # how long an open transaction is waited for before its records are left out
 OPERATION_TIMEOUT_S = 30.0  # longer than a broker's restart
 _ANY_PARTITION, _NOW = -1, 0  # what `Producer.produce` takes for "by the key" and "at this moment"
+SESSION_MS = 10_000  # so long after its last sign of life a worker's partitions go to the others
+LOOK_S = 5.0  # how often who reads every partition looks for new ones
 DRAIN_S = 0.005  # how long a poll gathers after its first record: latency paid for fewer, larger batches
 
 
@@ -91,12 +93,12 @@ class TopicAdmin:
             The topics created.
 
         Raises:
-            LogError: the cluster refuses, or a topic stands with another number of partitions.
+            LogError: the cluster refuses, or a topic stands with fewer partitions.
         """
         existing = self._topics()
         for topic, count in partitions.items():
-            if topic in existing and existing[topic] != count:
-                raise LogError(f"topic {topic}: expected {count} partitions, found {existing[topic]}: it is not ours, or was grown")
+            if existing.get(topic, count) < count:
+                raise LogError(f"topic {topic}: expected {count} partitions or more, found {existing[topic]}: it is not ours")
         missing = [topic for topic in partitions if topic not in existing]
         settings = {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "message.timestamp.type": "LogAppendTime"}
         large = {"max.message.bytes": str(EVENT_BYTES)}
@@ -123,6 +125,23 @@ class TopicAdmin:
                 future.result()
             except KafkaException as error:
                 raise LogError(f"topic {topic} cannot be deleted: {error}") from error
+
+    def grow(self, topic: str, partitions: int) -> None:
+        """Give a topic more partitions; returns when the cluster shows them.
+
+        Raises:
+            LogError: the cluster refuses, or does not show them in time.
+        """
+        (future,) = self._admin.create_partitions([NewPartitions(topic, partitions)], operation_timeout=OPERATION_TIMEOUT_S).values()
+        try:
+            future.result()
+        except KafkaException as error:
+            raise LogError(f"topic {topic} cannot grow to {partitions} partitions: {error}") from error
+        deadline = time.monotonic() + OPERATION_TIMEOUT_S
+        while self._topics().get(topic, 0) < partitions:
+            if time.monotonic() > deadline:
+                raise LogError(f"topic {topic}: the cluster agreed to {partitions} partitions and does not show them")
+            time.sleep(0.1)
 
     def log_id(self) -> str:
         """Names this cluster: state kept for one log must never be taken for another's."""
@@ -217,6 +236,16 @@ class TopicAdmin:
         return {(part.topic, part.partition): future.result().offset for part, future in futures.items()}
 
 
+class Partitions(Protocol):
+    """Which partitions topics have, and which they may have."""
+
+    def of(self, topics: Iterable[str]) -> list[domain_log.TopicPartition]:
+        """Every partition that exists; an error where one of them is not to be."""
+
+    def admit(self, found: Sequence[domain_log.TopicPartition]) -> None:
+        """An error where one of these is not to be."""
+
+
 class KafkaSource:
     """The runner's source.
 
@@ -225,45 +254,62 @@ class KafkaSource:
         instance: static member id, so that a restarted worker takes its partitions back at once.
         is_alone: read every partition whatever others do: for work that is fenced by its transactions.
         drain_s: how long a poll gathers after its first record.
+        partitions: which partitions there are and may be; without it those that stand when it is opened, unasked.
     """
 
     def __init__(
-        self, config: Config, topics: Sequence[str], group: str, instance: str, is_alone: bool = False, drain_s: float = DRAIN_S
+        self,
+        config: Config,
+        topics: Sequence[str],
+        group: str,
+        instance: str,
+        is_alone: bool = False,
+        drain_s: float = DRAIN_S,
+        partitions: Partitions | None = None,
     ) -> None:
         self._topics = list(topics)
         self._is_alone = is_alone
+        self._partitions = partitions
+        self._taken: set[domain_log.TopicPartition] = set()
+        self._looked_at = 0.0
         self._drain_s = drain_s
         options: dict[str, Any] = {**config, **READ_OPTIONS, "group.id": group}
         if not is_alone:
-            options |= {"group.instance.id": instance, "session.timeout.ms": 10_000, "partition.assignment.strategy": "range"}
+            # Cooperative: who keeps a partition goes on reading it while others move.
+            sticky = {"partition.assignment.strategy": "cooperative-sticky"}
+            options |= {"group.instance.id": instance, "session.timeout.ms": SESSION_MS, **sticky}
         self._consumer = Consumer(options)
         self._open = False
 
-    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None]) -> None:
+    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
         """See `projections.runner.Source`.
 
         Raises:
-            LogError: the topics cannot be read.
+            LogError: the topics cannot be read, or one has partitions that the log does not know (here or in `poll`).
         """
         self._open = True
         if self._is_alone:
             position = load_position()
-            metadata = {topic: self._consumer.list_topics(topic, OPERATION_TIMEOUT_S).topics[topic] for topic in self._topics}
-            wanted = [(topic, partition) for topic, found in metadata.items() for partition in found.partitions]
-            self._consumer.assign([_at(tp, position) for tp in wanted])
+            self._taken = set(self._found())
+            self._consumer.assign([_at(tp, position) for tp in sorted(self._taken)])
             return
 
         def assigned(consumer: Consumer, parts: list[TopicPartition]) -> None:
+            if not parts:
+                return
+            if self._partitions is not None:
+                self._partitions.admit([(part.topic, part.partition) for part in parts])
             position = load_position()
-            consumer.assign([_at((part.topic, part.partition), position) for part in parts])
+            consumer.incremental_assign([_at((part.topic, part.partition), position) for part in parts])
 
         def revoked(consumer: Consumer, parts: list[TopicPartition]) -> None:
             if self._open:
                 on_revoked()
-            consumer.unassign()
+            consumer.incremental_unassign(parts)
 
         def lost(consumer: Consumer, parts: list[TopicPartition]) -> None:
-            consumer.unassign()  # the partitions are another's already: what was polled is not ours to store
+            on_lost()
+            consumer.incremental_unassign(parts)
 
         self._consumer.subscribe(self._topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
@@ -273,6 +319,8 @@ class KafkaSource:
         Raises:
             LogError: the log cannot be read, or no longer holds the position.
         """
+        if self._is_alone and self._partitions is not None and time.monotonic() - self._looked_at > LOOK_S:
+            self._take_new()
         # consume(N, timeout) waits for the whole window; asking for one first makes an idle wait cheap and a busy one short.
         messages = self._consumer.consume(1, timeout_s)
         if messages and max_records > 1:
@@ -282,6 +330,20 @@ class KafkaSource:
     def group_metadata(self) -> Any:
         """What a transactional producer needs to store this group's offsets."""
         return self._consumer.consumer_group_metadata()
+
+    def _found(self) -> list[domain_log.TopicPartition]:
+        self._looked_at = time.monotonic()
+        if self._partitions is not None:
+            return self._partitions.of(self._topics)
+        metadata = {topic: self._consumer.list_topics(topic, OPERATION_TIMEOUT_S).topics[topic] for topic in self._topics}
+        return [(topic, partition) for topic, found in metadata.items() for partition in found.partitions]
+
+    def _take_new(self) -> None:
+        """Partitions that the topics have got meanwhile are read from their first record."""
+        fresh = sorted(set(self._found()) - self._taken)
+        if fresh:
+            self._taken.update(fresh)
+            self._consumer.incremental_assign([_at(tp, {}) for tp in fresh])
 
     def close(self) -> None:
         """Leave the group. Static members keep their partitions for the session timeout."""

@@ -100,7 +100,7 @@ class _Reader(threading.Thread):
         topics = [TRANSACTION_EVENTS, SCORE_EVENTS]
         # Nothing is gathered after the first record: the clock of each stops when it is here, not when a batch is full.
         self._source = KafkaSource(composition.clients.kafka, topics, "tidemark-latency", "tidemark-latency", is_alone=True, drain_s=0.0)
-        self._source.open(lambda: start, lambda: None)
+        self._source.open(lambda: start, lambda: None, lambda: None)
         self._appended: dict[int, int] = {}
         self._scored: dict[int, float] = {}
         self._done = threading.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from infra.composition import Composition
+from infra.instances import demand_instance, process_name, worker_of
 from infra.read_models import added
 from infra.stack import Stack
 from schema_registry.contracts import PARTITIONS
@@ -20,12 +21,14 @@ def prepare_log(composition: Composition) -> list[str]:
         The topics created.
 
     Raises:
-        LogError: Kafka refuses, or a topic stands with another number of partitions.
+        LogError: Kafka refuses, or a topic stands with fewer partitions.
+        GrownElsewhere: a topic stands with more than the log knows.
         RegistryError: the registry disagrees with the code.
         StoreUnavailable: the bucket cannot be created.
     """
     created = composition.clients.admin.create(PARTITIONS)
     composition.clients.catalog = composition.clients.registry.establish()
+    composition.partitions.of(PARTITIONS)
     composition.archive(1).prepare()
     return created
 
@@ -38,5 +41,32 @@ def start_workers(stack: Stack, composition: Composition) -> list[str]:
     """
     names = ALWAYS + tuple(added()) + (WITH_A_MODEL if composition.log.deployed() is not None else ())
     for name in names:
-        stack.start_worker(name, [sys.executable, "-m", "infra.cli", "run", name])
+        stack.start_worker(name, _command(name, 1))
     return list(names)
+
+
+def scale_worker(stack: Stack, name: str, count: int) -> tuple[list[str], list[str]]:
+    """Keep `count` processes of a worker running in the stack; the highest numbers go first when there are fewer.
+
+    Returns:
+        The processes started and those stopped.
+
+    Raises:
+        InvalidValue: the worker cannot have so many.
+        StackError: one does not stop.
+    """
+    if count:
+        demand_instance(name, count)
+    running = {worker_of(process)[1] for process in stack.state.desired().workers if worker_of(process)[0] == name}
+    surplus = [process_name(name, instance) for instance in sorted(running, reverse=True) if instance > count]
+    missing = [instance for instance in range(1, count + 1) if instance not in running]
+    for process in surplus:
+        stack.stop_worker(process)
+    for instance in missing:
+        stack.start_worker(process_name(name, instance), _command(name, instance))
+    return [process_name(name, instance) for instance in missing], surplus
+
+
+def _command(name: str, instance: int) -> list[str]:
+    number = ["--instance", str(instance)] if instance > 1 else []
+    return [sys.executable, "-m", "infra.cli", "run", name, *number]

@@ -122,6 +122,14 @@ class LogView:
         swaps = [record for name, record in self._control() if name == "GenerationSwapped"]
         return {record["projection"]: int(record["generation"]) for record in swaps}
 
+    def grown(self) -> dict[str, int]:
+        """How many partitions each topic that was grown has by the log's word; while it grows, Kafka may have fewer."""
+        found: dict[str, int] = {}
+        for name, record in self._control():
+            if name == "TopicGrown":
+                found[record["topic"]] = max(found.get(record["topic"], 0), int(record["partitions"]))
+        return found
+
     def last_swap(self, projection: str) -> tuple[int, int] | None:
         """The generation that a projection was swapped to last, and the one that it replaced; none where it never was."""
         swaps = [record for name, record in self._control() if name == "GenerationSwapped" and record["projection"] == projection]

@@ -14,6 +14,7 @@ from projections.runner import Flushed
 
 STATUS_EVERY_S = 0.5
 RATE_WINDOW_S = 10.0
+STANDBY = "standby"
 
 
 class WorkerMetrics:
@@ -75,9 +76,19 @@ class WorkerMetrics:
             "records_per_s": round(sum(n for _, n in self._recent) / span, 1), "position": self._after,
             "metrics_port": self._port, "last_error": error, "written_at": time.time(),
         }  # fmt: skip
-        fresh = self._file.with_suffix(".tmp")
-        fresh.write_text(json.dumps(status), "utf-8")
-        fresh.replace(self._file)
+        _replace(self._file, status)
+
+
+def write_standby(name: str, folder: Path) -> None:
+    """The status file of a process that waits until the active one ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / f"{name}.json", {"worker": name, "pid": os.getpid(), "state": STANDBY, "last_error": None, "written_at": time.time()})
+
+
+def _replace(file: Path, status: dict[str, Any]) -> None:
+    fresh = file.with_suffix(".tmp")
+    fresh.write_text(json.dumps(status), "utf-8")
+    fresh.replace(file)
 
 
 def read_statuses(folder: Path) -> dict[str, dict[str, Any]]:

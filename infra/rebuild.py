@@ -21,6 +21,7 @@ from domain.errors import TidemarkError
 from domain.log import NewRecord, Position
 from infra.composition import Composition
 from infra.history_source import HistorySource
+from infra.instances import worker_of
 from infra.kafka import KafkaSource, KafkaTransactions
 from infra.read_models import read_model
 from infra.rebuild_estimate import Estimate, estimate, keep_rate
@@ -413,25 +414,28 @@ class _Job:
         return self.folder / f"{self.name}-open-before-{generation}.jsonl"
 
     def _pause_worker(self) -> float | None:
-        """Stop the worker if the stack keeps one; when, in seconds of the monotonic clock."""
-        spec = self.stack.state.desired().workers.get(self.name)
-        if spec is None:
+        """Stop the worker's processes that the stack keeps; when, in seconds of the monotonic clock."""
+        wanted = self.stack.state.desired().workers
+        specs = {process: spec for process, spec in wanted.items() if worker_of(process)[0] == self.name}
+        if not specs:
             return None
-        self.notes.worker = spec
+        self.notes.workers = specs
         self.notes.write()
         paused = time.monotonic()
-        self.stack.stop_worker(self.name)
+        for process in specs:
+            self.stack.stop_worker(process)
         return paused
 
     def _resume_worker(self) -> None:
-        """Start the worker again that was stopped, here or by a run that was killed."""
-        spec = self.notes.worker
-        if spec is not None:
-            if self.name not in self.stack.state.desired().workers:
+        """Start the processes again that were stopped, here or by a run that was killed."""
+        specs, self.notes.workers = self.notes.workers, {}
+        running = self.stack.state.desired().workers
+        for process, spec in specs.items():
+            if process not in running:
                 self.stack.start_worker(
-                    self.name, spec.argv, spec.env, depends_on=spec.depends_on, restarts_after_success=spec.restarts_after_success
+                    process, spec.argv, spec.env, depends_on=spec.depends_on, restarts_after_success=spec.restarts_after_success
                 )
-            self.notes.worker = None
+        if specs:
             self.notes.write()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,8 @@ class Notes:
     """What a rebuild of one read model has done.
 
     `generation` is the one that is to become live, `replaced` the one that is; `came_from` is where a rollback found its
-    generation, `position` where it was swapped; `worker` is the live worker while it is stopped, which a kill must not lose.
+    generation, `position` where it was swapped; `workers` are the live worker's processes while they are stopped, which a kill must
+    not lose.
     """
 
     file: Path
@@ -34,7 +36,7 @@ class Notes:
     stage: Stage = ""
     came_from: Position = field(default_factory=dict)
     position: Position = field(default_factory=dict)
-    worker: WorkerSpec | None = None
+    workers: dict[str, WorkerSpec] = field(default_factory=dict)
 
     @classmethod
     def read(cls, file: Path) -> Notes:
@@ -45,25 +47,24 @@ class Notes:
             notes.kind = found.get("kind", "rebuild")
             notes.generation, notes.replaced, notes.stage = int(found["generation"]), int(found["replaced"]), found["stage"]
             notes.came_from, notes.position = _position(found.get("came_from", {})), _position(found["position"])
-            worker = found.get("worker")
-            if worker is not None:
-                notes.worker = WorkerSpec(
-                    tuple(worker["argv"]), worker["env"], tuple(worker["depends_on"]), worker["restarts_after_success"]
-                )
+            if found.get("worker") is not None:  # of a version that knew one process
+                notes.workers = {notes.file.stem: _spec(found["worker"])}
+            notes.workers |= {name: _spec(spec) for name, spec in found.get("workers", {}).items()}
         return notes
 
     def write(self, stage: Stage | None = None) -> None:
         """Keep what is known, whole or not at all."""
         self.stage = stage if stage is not None else self.stage
-        worker = None
-        if self.worker is not None:
-            worker = {
-                "argv": list(self.worker.argv), "env": dict(self.worker.env), "depends_on": list(self.worker.depends_on),
-                "restarts_after_success": self.worker.restarts_after_success,
-            }  # fmt: skip
+        workers = {
+            name: {
+                "argv": list(spec.argv), "env": dict(spec.env), "depends_on": list(spec.depends_on),
+                "restarts_after_success": spec.restarts_after_success,
+            }
+            for name, spec in self.workers.items()
+        }  # fmt: skip
         content = {
             "kind": self.kind, "generation": self.generation, "replaced": self.replaced, "stage": self.stage,
-            "came_from": plain(self.came_from), "position": plain(self.position), "worker": worker,
+            "came_from": plain(self.came_from), "position": plain(self.position), "workers": workers,
         }  # fmt: skip
         fresh = self.file.with_suffix(".tmp")
         fresh.write_text(json.dumps(content), "utf-8")
@@ -112,6 +113,10 @@ def plain(position: Position) -> dict[str, int]:
 
 def _position(found: dict[str, Any]) -> Position:
     return {(name.rpartition("/")[0], int(name.rpartition("/")[2])): int(offset) for name, offset in found.items()}
+
+
+def _spec(found: Mapping[str, Any]) -> WorkerSpec:
+    return WorkerSpec(tuple(found["argv"]), found["env"], tuple(found["depends_on"]), found["restarts_after_success"])
 
 
 def _text(content: bytes | None) -> str:

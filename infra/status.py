@@ -18,7 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from domain.errors import TidemarkError
 from domain.log import Position, TopicPartition
 from infra.composition import WORKERS, Composition
-from infra.metrics import RATE_WINDOW_S, read_statuses
+from infra.instances import worker_of
+from infra.metrics import RATE_WINDOW_S, STANDBY, read_statuses
 from infra.read_models import BUILT_IN, added
 from infra.settings import Settings
 from infra.stack import Stack
@@ -112,7 +113,7 @@ class WorkerReport:
     @property
     def is_running(self) -> bool:
         """Whether it works, or has done all it had to."""
-        return self.state in ("ready", "finished")
+        return self.state in ("ready", "finished", STANDBY)
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -186,6 +187,8 @@ class StatusReader:
         ours = (*WORKERS, *added())
         names = [name for name in ours if name in statuses or name in told]
         names += [name for name, status in statuses.items() if status.is_worker and name not in (*ours, ENDPOINT)]
+        # Further processes of a worker stand behind its first one, which shows how far they are together.
+        names.sort(key=lambda name: (ours.index(worker_of(name)[0]) if worker_of(name)[0] in ours else len(ours), worker_of(name)[1]))
         report.workers = [_worker(name, statuses.get(name), told.get(name, {})) for name in names]
         ready = {server.name for server in report.servers if server.is_ready}
         _positions(report.workers, self._composition, ready, self._entries)
@@ -265,7 +268,8 @@ def _worker(name: str, status: PartStatus | None, told: dict[str, Any]) -> Worke
     if error is None and not status.is_ready:
         error = status.detail or status.last_exit
     rate = float(told.get("records_per_s", 0.0)) if is_recent else 0.0
-    return WorkerReport(name, status.state, status.pid, status.restarts, records_per_s=rate, last_error=error)
+    is_waiting = status.is_ready and (told.get("state"), told.get("pid")) == (STANDBY, status.pid)
+    return WorkerReport(name, STANDBY if is_waiting else status.state, status.pid, status.restarts, records_per_s=rate, last_error=error)
 
 
 def _positions(

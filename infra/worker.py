@@ -12,7 +12,9 @@ import structlog
 
 from domain.errors import TidemarkError
 from infra.composition import Composition, NotReady, Worker
-from infra.metrics import WorkerMetrics
+from infra.instances import process_name
+from infra.leadership import Leadership
+from infra.metrics import WorkerMetrics, write_standby
 from infra.settings import Settings
 from infra.stack.state import StackState
 from projections.runner import Runner
@@ -24,8 +26,10 @@ EXIT_STOPPED = 0
 EXIT_FAILED = 1
 
 
-def run_worker(settings: Settings, name: str, stop: Event | None = None) -> int:
-    """Run a worker until SIGTERM or SIGINT; returns the exit status.
+def run_worker(settings: Settings, name: str, instance: int = 1, stop: Event | None = None) -> int:
+    """Run one process of a worker until SIGTERM or SIGINT; returns the exit status.
+
+    Where only one of them may work (`instances.STANDING_BY`) it first waits until that is this one.
 
     A worker that fails says why in its log and status file and exits: whoever keeps it (the local stack, systemd, Fargate) starts
     it again, and it goes on from the stored position.
@@ -38,15 +42,19 @@ def run_worker(settings: Settings, name: str, stop: Event | None = None) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    structlog.contextvars.bind_contextvars(worker=name)
-    composition = Composition(settings)
-    metrics: WorkerMetrics | None = None
+    process = process_name(name, instance)
+    structlog.contextvars.bind_contextvars(worker=process)
+    composition = Composition(settings, instance)
+    leadership = metrics = None
     try:
         StackState(settings.stack_dir).create()  # the handler's index and the ledger live there, whoever's the servers are
+        leadership = composition.leadership(name)
+        if leadership is not None and not _leads(leadership, composition, name, process, stop):
+            return EXIT_STOPPED
         worker = _built(composition, name, stop)
         if worker is None:
             return EXIT_STOPPED
-        metrics = WorkerMetrics(name, settings.stack_dir / "workers")
+        metrics = WorkerMetrics(process, settings.stack_dir / "workers")
         # What came up with the worker stays for its life: a collection that walks all of it would stop the worker for a fifth of a second.
         gc.collect()
         gc.freeze()
@@ -57,9 +65,25 @@ def run_worker(settings: Settings, name: str, stop: Event | None = None) -> int:
         if metrics is not None:
             metrics.write("failed", str(error))
         return EXIT_FAILED
+    finally:
+        if leadership is not None:
+            leadership.close()
     metrics.write("stopped")
     log.info("stopped")
     return EXIT_STOPPED
+
+
+def _leads(leadership: Leadership, composition: Composition, name: str, process: str, stop: Event) -> bool:
+    """Wait for the turn to work; tells whether it came. Meanwhile keep near the log whatever would take long to bring back."""
+
+    def stand_by() -> None:
+        write_standby(process, composition.settings.stack_dir / "workers")
+        try:
+            composition.follow(name)
+        except TidemarkError as error:  # whoever is active says more of it; here it only means to read more at the takeover
+            log.warning("cannot_follow", error=str(error))
+
+    return leadership.wait(stop, stand_by)
 
 
 def _built(composition: Composition, name: str, stop: Event) -> Worker | None:

@@ -18,6 +18,7 @@ from typing import Protocol
 import structlog
 
 from domain.log import Position, TopicPartition
+from projections.errors import StalePosition
 from projections.failpoints import ACKNOWLEDGED, FETCHED, reach
 from projections.merge import SeqMerge
 from projections.overlap import InOrder
@@ -33,9 +34,10 @@ MAX_WAITING = 2_000_000  # records held for a smaller seq; more means that a seq
 class Source(Protocol):
     """The runner's view of the log: committed records, from the positions that it is told."""
 
-    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None]) -> None:
+    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
         """Start to read. Each partition that comes in is read from `load_position`, asked anew; before partitions are given up
-        `on_revoked` is called, so that what was polled can be stored."""
+        `on_revoked` is called, so that what was polled can be stored. Where they went to another reader before this one could be
+        asked (it had stood still), `on_lost` is called: what was polled is not to be stored any more."""
 
     def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
         """Up to `max_records` records, at most one batch a topic; an empty list when `timeout_s` passed without any.
@@ -122,7 +124,7 @@ class Runner:
         self._steps = InOrder(self._work.name)
         if self._work.ordered_topic is not None:
             self._merge = SeqMerge(self._work.next_seq())
-        self._source.open(self._load_position, self._store_polled)
+        self._source.open(self._load_position, self._store_polled, self._forget_polled)
         try:
             while not stop.is_set() and not self._has_reached(until):
                 room = max(1, self._policy.max_records - self._buffered)
@@ -147,7 +149,8 @@ class Runner:
             self._source.close()
 
     def _load_position(self) -> Position:
-        self._settle()
+        # Partitions come in beside others that stay: of those all that was polled is stored first, so that one position is true of all.
+        self._store_polled()
         self._position = dict(self._work.load_position())
         self._handed = dict(self._position)
         self._clear()
@@ -183,6 +186,16 @@ class Runner:
         """All that was polled is stored when this returns."""
         self._flush()
         self._settle()
+
+    def _forget_polled(self) -> None:
+        """Others own the partitions already. A flush that is under way finds that out from the checkpoint, or was in time."""
+        self._clear()
+        try:
+            self._settle()
+        except StalePosition as error:
+            log.warning("fenced", worker=self._work.name, error=str(error))
+            self._steps.close()
+            self._steps = InOrder(self._work.name)
 
     def _flush(self) -> None:
         if not self._buffered:

@@ -93,7 +93,7 @@ class TableProjection(PostgresStore):
             ValueError: `rows` gave other columns than the table's, or `after` lies before `before`.
         """
         try:
-            with self._transaction("applying a batch") as cursor:
+            with self._moving(after, "applying a batch") as cursor:
                 for place in sorted(after):
                     self._advance(cursor, place, before.get(place), after[place])
                 staged: set[str] = set()

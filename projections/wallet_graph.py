@@ -41,6 +41,9 @@ from schema_registry.contracts import CASE_EVENTS, WALLET_EVENTS
 PROJECTION: Final = "wallet-graph"
 CHUNK_ROWS: Final = 10_000  # rows a statement; 5,000 to 10,000 wrote fastest, more only grows the server's transaction
 INDEX_TIMEOUT_S: Final = 300
+TRANSACTION_TIMEOUT_S: Final = 60.0
+"""Longer than any batch takes. A worker that stands still in its transaction holds the checkpoint; the server ends it then, so that the
+partitions' next owner can go on."""
 
 
 class WalletGraphProjection:
@@ -104,6 +107,7 @@ class WalletGraphProjection:
         writes = _writes(batch, may_repeat=False)
         attempts = 0
 
+        @neo4j.unit_of_work(timeout=TRANSACTION_TIMEOUT_S)
         def write(tx: neo4j.ManagedTransaction) -> None:
             nonlocal attempts
             attempts += 1

@@ -36,6 +36,10 @@ PARTITIONS: Mapping[str, int] = {
     COMMAND_RESULTS: 1,
 }
 
+ORDERED_BY_SEQ = (TRANSACTION_EVENTS, SCORE_EVENTS, RESCORE_EVENTS, EMBEDDING_EVENTS)
+"""Topics whose records carry all the order that a reader needs, so that they may get more partitions: elsewhere a key's order is that of
+its partition."""
+
 TOPIC_BY_EVENT_TYPE: Mapping[str, str] = {
     "TransactionRecorded": TRANSACTION_EVENTS,
     **dict.fromkeys(
@@ -51,7 +55,9 @@ TOPIC_BY_EVENT_TYPE: Mapping[str, str] = {
     **dict.fromkeys(
         ("AlertRaised", "AlertExtended", "CaseOpened", "CaseAssigned", "VerdictReached", "CaseClosed"), CASE_EVENTS
     ),
-    **dict.fromkeys(("ModelTrained", "ModelDeployed", "PolicyChanged", "GenerationSwapped", "FeaturesRestated"), CONTROL_EVENTS),
+    **dict.fromkeys(
+        ("ModelTrained", "ModelDeployed", "PolicyChanged", "GenerationSwapped", "FeaturesRestated", "TopicGrown"), CONTROL_EVENTS
+    ),
     "CommandsHandled": COMMAND_RESULTS,
     "RecordQuarantined": QUARANTINE_EVENTS,
     "QuarantineReplayed": QUARANTINE_EVENTS,

@@ -28,7 +28,7 @@ def command_visibility(composition: Composition, keys: Sequence[bytes], values: 
     """
     start = composition.clients.admin.ends([TRANSACTION_EVENTS])
     source = KafkaSource(composition.clients.kafka, [TRANSACTION_EVENTS], "tidemark-visibility", "tidemark-visibility", is_alone=True)
-    source.open(lambda: start, lambda: None)
+    source.open(lambda: start, lambda: None, lambda: None)
     arrived: dict[bytes | None, float] = {}
     done = threading.Event()
 

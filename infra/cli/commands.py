@@ -11,3 +11,4 @@ from infra.cli import quarantine_commands as quarantine_commands
 from infra.cli import rescore_command as rescore_command
 from infra.cli import schema_commands as schema_commands
 from infra.cli import stack_commands as stack_commands
+from infra.cli import topic_commands as topic_commands

@@ -195,25 +195,59 @@ def doctor(json: Json = False) -> int:
     return exits.OK if all(found.is_ok for found in findings) else exits.DOWN
 
 
-@command("run", panel=START, examples=["tidemark run command-handler", "tidemark run warehouse"])
+Worker = Annotated[
+    str,
+    typer.Argument(help="command-handler, archive, curated, warehouse, graph, scorer, alerts, notifier, or an installed projection."),
+]
+
+
+@command("run", panel=START, examples=["tidemark run command-handler", "tidemark run warehouse", "tidemark run warehouse --instance 2"])
 def run(
-    name: Annotated[
-        str,
-        typer.Argument(help="command-handler, archive, curated, warehouse, graph, scorer, alerts, notifier, or an installed projection."),
-    ],
+    name: Worker,
+    instance: Annotated[
+        int,
+        typer.Option(help="Which process of this worker it is; each that runs at the same time needs a number of its own, on any machine."),
+    ] = 1,
 ) -> int:
     """Run one worker in this process until Ctrl-C or SIGTERM: what the stack, systemd or a container starts."""
-    from infra.composition import WORKERS
+    from infra.instances import demand_instance
     from infra.logs import configure
-    from infra.read_models import added
     from infra.worker import run_worker
+
+    _demand_worker(name)
+    demand_instance(name, instance)
+    context = Context()
+    configure("debug" if chosen.is_debug else context.given.log_level)
+    return run_worker(context.settings, name, instance)
+
+
+@command("scale", panel=START, examples=["tidemark scale warehouse 3", "tidemark scale command-handler 2", "tidemark scale warehouse 1"])
+def scale(
+    name: Worker, count: Annotated[int, typer.Argument(min=0, help="How many processes of it this stack is to keep; 0 stops the worker.")]
+) -> int:
+    """Keep several processes of a worker: they share its partitions, or stand by (command-handler, scorer, alerts)."""
+    from infra.instances import STANDING_BY
+    from infra.log_setup import scale_worker
+
+    _demand_worker(name)
+    context = Context()
+    context.need("kafka", "registry")
+    started, stopped = scale_worker(context.stack, name, count)
+    for words, processes in (("Started", started), ("Stopped", stopped)):
+        if processes:
+            output.result(f"{words} {output.safe(', '.join(processes))}.")
+    what = "one works, the others stand by" if name in STANDING_BY else "they share its partitions"
+    output.result(f"{output.safe(name)} has {count} process{'es' if count != 1 else ''} in this stack{f': {what}' if count > 1 else ''}.")
+    return exits.OK
+
+
+def _demand_worker(name: str) -> None:
+    from infra.composition import WORKERS
+    from infra.read_models import added
 
     known = (*WORKERS, *added())
     if name not in known:
         raise typer.BadParameter(f"expected one of {', '.join(known)}, found {name!r}", param_hint="NAME")
-    context = Context()
-    configure("debug" if chosen.is_debug else context.given.log_level)
-    return run_worker(context.settings, name)
 
 
 @command(

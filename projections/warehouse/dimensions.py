@@ -102,6 +102,7 @@ def load_dimensions(cursor: Cursor, keys: DimensionKeys, described: Iterable[str
         _stage(cursor, "stage_model", model_version=pa.array(sorted(keys.models), pa.string()))
         run(cursor, sql.ADD_MODELS)
     if wallets := sorted(set(described)):
+        run(cursor, sql.LOCK_FOLD, (sql.FOLD_LOCK,))
         _stage(cursor, "stage_described_wallet", wallet_id=pa.array(wallets, pa.string()))
         for statement in (sql.CLOSE_PLACEHOLDERS, sql.DROP_WALLET_HISTORY, sql.FOLD_WALLET_HISTORY):
             run(cursor, statement)

@@ -73,7 +73,7 @@ class WarehouseProjection(PostgresStore):
         keys = DimensionKeys()
         described: set[str] = set()
         trained: set[str] = set()
-        with self._transaction("applying a batch") as cursor:
+        with self._moving(after, "applying a batch") as cursor:
             for place in sorted(after):
                 self._advance(cursor, place, before.get(place), after[place])
             for fact, rows in fact_rows(batch):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import ClassVar
 
 import adbc_driver_manager
 import pyarrow as pa
+import structlog
 from adbc_driver_manager.dbapi import Connection, Cursor
 
 from domain.log import Position, TopicPartition
-from projections.errors import ProjectionError, StalePosition
+from projections.errors import ProjectionError, StalePosition, StoreUnavailable
 from projections.fingerprint import Fingerprint, fingerprints
 from projections.warehouse import statements as sql
 from projections.warehouse.connection import Connect, connector, read_through, run, translated
 
+log = structlog.get_logger(__name__)
+
+_LOCK_NOT_AVAILABLE = "55P03"
 LAYOUT_VERSION = 1
 """Of what stands in a generation beside its own tables: the checkpoint and what a row's place means. It stands in the schema's comment."""
 _COMMENT = "tidemark layout "
@@ -128,6 +132,24 @@ class PostgresStore(ABC):
                 f"expected the checkpoint of {self.name} at {before} for {topic}-{partition}, found another: a second worker has written"
             )
 
+    def _end_stalled(self, places: Collection[TopicPartition]) -> None:
+        """End the sessions of earlier owners of these partitions that stand still in a transaction: nothing of it was committed."""
+        with suppress(ProjectionError), self._transaction("ending a stalled transaction") as cursor:
+            for topic, partition in sorted(places):
+                if run(cursor, sql.END_STALLED, (topic, partition, sql.LOCK_TIMEOUT_S)):
+                    log.warning("stalled_owner_ended", store=self.name, topic=topic, partition=partition)
+
+    @contextmanager
+    def _moving(self, places: Collection[TopicPartition], what: str) -> Iterator[Cursor]:
+        """`_transaction` for one that moves the checkpoints of these partitions, and may meet an owner of before that holds them."""
+        try:
+            with self._transaction(what) as cursor:
+                yield cursor
+        except StoreUnavailable as error:
+            if getattr(error.__cause__, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+                self._end_stalled(places)
+            raise
+
     @contextmanager
     def _transaction(self, what: str) -> Iterator[Cursor]:
         """A cursor whose work is committed on a clean exit; any error drops the connection, and with it the work."""
@@ -162,6 +184,7 @@ class PostgresStore(ABC):
                 else:
                     self._check_layout(cursor)
                 run(cursor, f'SET search_path TO "{self.schema}"')
+                run(cursor, sql.BOUND_WAITING)
                 if not found[0]:
                     for statement in self._layout():
                         run(cursor, statement)

@@ -141,7 +141,7 @@ def test_a_source_reads_each_partition_from_the_position_that_it_is_told(config:
             producer.produce(topic, f"{partition}/{i}".encode(), partition=partition)
     producer.flush(30)
     source = KafkaSource(config, [topic], f"g-{uuid4().hex[:8]}", "i1", is_alone)
-    source.open(lambda: {(topic, 0): 2, (topic, 1): 4}, lambda: None)
+    source.open(lambda: {(topic, 0): 2, (topic, 1): 4}, lambda: None, lambda: None)
     assert sorted(polled(source, 6)) == [b"0/2", b"0/3", b"2/0", b"2/1", b"2/2", b"2/3"]
     assert source.poll(10, 0.1) == []
     source.close()
@@ -183,7 +183,7 @@ def _until(reached: Callable[[], bool], *sources: KafkaSource) -> None:
 
 def test_a_position_that_the_log_no_longer_holds_is_an_error_never_a_jump(config: dict[str, Any], topic: str) -> None:
     source = KafkaSource(config, [topic], f"g-{uuid4().hex[:8]}", "i1", is_alone=True)
-    source.open(lambda: {(topic, 0): 1_000}, lambda: None)
+    source.open(lambda: {(topic, 0): 1_000}, lambda: None, lambda: None)
     deadline = time.monotonic() + 30
     with pytest.raises(LogError, match="the log cannot be read"):
         while time.monotonic() < deadline:

@@ -215,7 +215,7 @@ class WorldSource:
     ) -> None:
         self._world, self._end = world, end
 
-    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None]) -> None:
+    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
         self._reached = dict(load_position())
 
     def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:

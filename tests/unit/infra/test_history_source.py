@@ -147,7 +147,7 @@ def test_a_live_worker_is_moved_over_a_marker_but_not_over_records() -> None:
 
 def test_the_source_goes_on_in_kafka_where_the_archive_ends_and_stops_where_it_is_told() -> None:
     class Kafka:
-        def open(self, load_position: Any, on_revoked: Any) -> None:
+        def open(self, load_position: Any, on_revoked: Any, on_lost: Any) -> None:
             self.at = load_position()[TP]
 
         def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
@@ -158,7 +158,7 @@ def test_the_source_goes_on_in_kafka_where_the_archive_ends_and_stops_where_it_i
 
     history = Stitched(30, 90, Archive([(0, 20), (20, 40)], {TP: 0}))
     source = HistorySource(history, Kafka(), [WALLET_EVENTS], prefers_archive=True, end={TP: 77})
-    source.open(lambda: {TP: 3}, lambda: None)
+    source.open(lambda: {TP: 3}, lambda: None, lambda: None)
     found: list[int] = []
     while batches := source.poll(16, 0.0):
         assert all(len(batch) <= 16 for batch in batches)

@@ -56,10 +56,11 @@ class FakeSource:
         self.is_closed = False
         self.assign: Callable[[], Position] = dict
         self.revoke: Callable[[], None] = lambda: None
+        self.lose: Callable[[], None] = lambda: None
         self.after_all: Callable[[], None] = lambda: None
 
-    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None]) -> None:
-        self.assign, self.revoke = load_position, on_revoked
+    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
+        self.assign, self.revoke, self.lose = load_position, on_revoked, on_lost
         load_position()
 
     def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:

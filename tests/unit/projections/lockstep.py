@@ -120,7 +120,7 @@ class LockstepWorker:
 
     # The runner's source.
 
-    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None]) -> None:
+    def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
         self._load, self._on_revoked = load_position, on_revoked
         self._called(load_position, self.parts)
 

@@ -85,17 +85,48 @@ def test_before_partitions_are_given_up_what_was_polled_is_stored() -> None:
     assert [after for *_, after in work.calls] == [{(T, 0): 1}]
 
 
-def test_partitions_that_come_back_are_read_from_the_store_and_old_polls_are_forgotten() -> None:
+def test_what_was_polled_of_partitions_that_stay_is_stored_before_others_come_in() -> None:
+    work = ListWork()
+    source = FakeSource([batch_of(record(0))])
+    loaded: list[object] = []
+    source.steps += [lambda: loaded.append(dict(source.assign())), [batch_of(record(1))]]
+    run(source, work, NEVER)
+    assert loaded == [{(T, 0): 1}]
+    assert [(offsets_of(b), before, after) for b, _, before, after in work.calls] == [
+        ([(0, 0)], {}, {(T, 0): 1}),
+        ([(0, 1)], {(T, 0): 1}, {(T, 0): 2}),
+    ]
+
+
+def test_of_partitions_that_were_lost_what_was_polled_is_forgotten() -> None:
     work = ListWork()
     source = FakeSource([batch_of(record(0))])
 
-    def reassigned() -> None:
+    def lost_and_back() -> None:
+        source.lose()
+        work.position = {(T, 0): 7}  # what another one has stored meanwhile
+        assert source.assign() == {(T, 0): 7}
+
+    source.steps += [lost_and_back, [batch_of(record(7))]]
+    run(source, work, NEVER)
+    assert [(offsets_of(b), before, after) for b, _, before, after in work.calls] == [([(0, 7)], {(T, 0): 7}, {(T, 0): 8})]
+
+
+def test_a_flush_that_finds_itself_fenced_while_partitions_are_lost_ends_nothing() -> None:
+    work = StagedListWork()
+    work.go_on.clear()
+    work.fails = {0: StalePosition("another worker has written")}
+    source = FakeSource([batch_of(record(0))])
+
+    def lost_and_back() -> None:
+        Timer(0.05, work.go_on.set).start()
+        source.lose()
         work.position = {(T, 0): 7}
         assert source.assign() == {(T, 0): 7}
 
-    source.steps += [reassigned, [batch_of(record(7))]]
-    run(source, work, NEVER)
-    assert [(offsets_of(b), before, after) for b, _, before, after in work.calls] == [([(0, 7)], {(T, 0): 7}, {(T, 0): 8})]
+    source.steps += [lost_and_back, [batch_of(record(7))]]
+    run(source, work, AT_ONCE)
+    assert work.position == {(T, 0): 8}
 
 
 def test_an_error_of_the_work_ends_the_loop_and_closes_the_source() -> None:
