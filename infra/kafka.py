@@ -33,7 +33,7 @@ from domain.log import NewRecord, Position, Record
 from projections.failpoints import OFFSETS_SENT, PRODUCED, reach
 from projections.records import RecordBatch
 from projections.work import Append
-from schema_registry.contracts import COMMANDS
+from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 
 Config = Mapping[str, Any]
 _T = TypeVar("_T")
@@ -41,6 +41,7 @@ _MILLISECONDS = itemgetter(1)
 
 EVENT_BYTES = 16 << 20  # of one record: a command of the broker's own limit of 1 MiB must fit into quarantine whole
 
+_REFRESH_MS = 5_000  # how soon new partitions of a topic are met
 READ_OPTIONS: Config = {
     "enable.auto.commit": False,
     "auto.offset.reset": "error",  # a position that the log no longer holds must be seen, never skipped
@@ -51,10 +52,11 @@ READ_OPTIONS: Config = {
     "fetch.max.bytes": 32 << 20,
     "fetch.queue.backoff.ms": 1,
     "fetch.wait.max.ms": 10,
-    "topic.metadata.refresh.interval.ms": 5_000,  # how soon new partitions of a topic are met
+    "topic.metadata.refresh.interval.ms": _REFRESH_MS,
 }
 _LINGER_MS = 5
 _WRITE: Config = {
+    "topic.metadata.refresh.interval.ms": _REFRESH_MS,
     "enable.idempotence": True,
     "acks": "all",
     "partitioner": "murmur2_random",
@@ -249,12 +251,16 @@ class Partitions(Protocol):
 class KafkaSource:
     """The runner's source.
 
+    Workers that share a group share one topic's partitions, and with each partition of it go those of the same number of all other topics:
+    so every topic's load is spread evenly, where an assignor that looks at their sum may leave the heaviest topic to one worker.
+
     Args:
-        group: consumer group. Workers that share a group share the partitions.
+        topics: the group shares `transaction-events` if that is among them, else the first.
+        group: consumer group.
         instance: static member id, so that a restarted worker takes its partitions back at once.
         is_alone: read every partition whatever others do: for work that is fenced by its transactions.
         drain_s: how long a poll gathers after its first record.
-        partitions: which partitions there are and may be; without it those that stand when it is opened, unasked.
+        partitions: which partitions there are and may be; without it those that stand at the moment, unasked and never looked for again.
     """
 
     def __init__(
@@ -268,10 +274,9 @@ class KafkaSource:
         partitions: Partitions | None = None,
     ) -> None:
         self._topics = list(topics)
+        self._shared = TRANSACTION_EVENTS if TRANSACTION_EVENTS in topics else self._topics[0]
         self._is_alone = is_alone
         self._partitions = partitions
-        self._taken: set[domain_log.TopicPartition] = set()
-        self._looked_at = 0.0
         self._drain_s = drain_s
         options: dict[str, Any] = {**config, **READ_OPTIONS, "group.id": group}
         if not is_alone:
@@ -280,6 +285,12 @@ class KafkaSource:
             options |= {"group.instance.id": instance, "session.timeout.ms": SESSION_MS, **sticky}
         self._consumer = Consumer(options)
         self._open = False
+        self._held: set[int] = set()
+        self._count = 1
+        self._taken: set[domain_log.TopicPartition] = set()
+        self._looked_at = 0.0
+        self._load_position: Callable[[], Position] = dict
+        self._on_revoked: Callable[[], None] = lambda: None
 
     def open(self, load_position: Callable[[], Position], on_revoked: Callable[[], None], on_lost: Callable[[], None]) -> None:
         """See `projections.runner.Source`.
@@ -288,30 +299,27 @@ class KafkaSource:
             LogError: the topics cannot be read, or one has partitions that the log does not know (here or in `poll`).
         """
         self._open = True
+        self._load_position, self._on_revoked = load_position, on_revoked
         if self._is_alone:
             position = load_position()
-            self._taken = set(self._found())
+            self._taken = self._wanted()
             self._consumer.assign([_at(tp, position) for tp in sorted(self._taken)])
             return
 
         def assigned(consumer: Consumer, parts: list[TopicPartition]) -> None:
-            if not parts:
-                return
-            if self._partitions is not None:
-                self._partitions.admit([(part.topic, part.partition) for part in parts])
-            position = load_position()
-            consumer.incremental_assign([_at((part.topic, part.partition), position) for part in parts])
+            self._held |= {part.partition for part in parts}
+            self._take(self._wanted() - self._taken)
 
         def revoked(consumer: Consumer, parts: list[TopicPartition]) -> None:
             if self._open:
                 on_revoked()
-            consumer.incremental_unassign(parts)
+            self._give_up(parts)
 
         def lost(consumer: Consumer, parts: list[TopicPartition]) -> None:
             on_lost()
-            consumer.incremental_unassign(parts)
+            self._give_up(parts)
 
-        self._consumer.subscribe(self._topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
+        self._consumer.subscribe([self._shared], on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
     def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
         """See `projections.runner.Source`.
@@ -319,8 +327,8 @@ class KafkaSource:
         Raises:
             LogError: the log cannot be read, or no longer holds the position.
         """
-        if self._is_alone and self._partitions is not None and time.monotonic() - self._looked_at > LOOK_S:
-            self._take_new()
+        if self._partitions is not None and time.monotonic() - self._looked_at > LOOK_S:
+            self._look()
         # consume(N, timeout) waits for the whole window; asking for one first makes an idle wait cheap and a busy one short.
         messages = self._consumer.consume(1, timeout_s)
         if messages and max_records > 1:
@@ -331,24 +339,49 @@ class KafkaSource:
         """What a transactional producer needs to store this group's offsets."""
         return self._consumer.consumer_group_metadata()
 
-    def _found(self) -> list[domain_log.TopicPartition]:
-        self._looked_at = time.monotonic()
-        if self._partitions is not None:
-            return self._partitions.of(self._topics)
-        metadata = {topic: self._consumer.list_topics(topic, OPERATION_TIMEOUT_S).topics[topic] for topic in self._topics}
-        return [(topic, partition) for topic, found in metadata.items() for partition in found.partitions]
-
-    def _take_new(self) -> None:
-        """Partitions that the topics have got meanwhile are read from their first record."""
-        fresh = sorted(set(self._found()) - self._taken)
-        if fresh:
-            self._taken.update(fresh)
-            self._consumer.incremental_assign([_at(tp, {}) for tp in fresh])
-
     def close(self) -> None:
         """Leave the group. Static members keep their partitions for the session timeout."""
         self._open = False
         self._consumer.close()
+
+    def _wanted(self) -> set[domain_log.TopicPartition]:
+        """The partitions that are ours to read as things stand."""
+        self._looked_at = time.monotonic()
+        if self._partitions is not None:
+            found = self._partitions.of(self._topics)
+        else:
+            metadata = {topic: self._consumer.list_topics(topic, OPERATION_TIMEOUT_S).topics[topic] for topic in self._topics}
+            found = [(topic, partition) for topic, known in metadata.items() for partition in known.partitions]
+        if self._is_alone:
+            return set(found)
+        self._count = max(1, sum(topic == self._shared for topic, _ in found))
+        return {tp for tp in found if self._is_ours(tp)}
+
+    def _is_ours(self, tp: domain_log.TopicPartition) -> bool:
+        return tp[1] % self._count in self._held
+
+    def _look(self) -> None:
+        """Take in what the topics have got meanwhile; where the shared one has grown, others' partitions may go with its new ones."""
+        wanted = self._wanted()
+        if gone := self._taken - wanted:
+            self._on_revoked()
+            self._leave(gone)
+        self._take(wanted - self._taken)
+
+    def _take(self, fresh: set[domain_log.TopicPartition]) -> None:
+        if fresh:
+            # Who reads every partition has a position of before them all.
+            position = {} if self._is_alone else self._load_position()
+            self._consumer.incremental_assign([_at(tp, position) for tp in sorted(fresh)])
+            self._taken |= fresh
+
+    def _give_up(self, parts: Sequence[TopicPartition]) -> None:
+        self._held -= {part.partition for part in parts}
+        self._leave({tp for tp in self._taken if not self._is_ours(tp)})
+
+    def _leave(self, gone: set[domain_log.TopicPartition]) -> None:
+        self._consumer.incremental_unassign([TopicPartition(*tp) for tp in sorted(gone)])
+        self._taken -= gone
 
 
 class KafkaTransactions:

@@ -15,7 +15,7 @@ RETURNING 1
 """
 LOCK_TIMEOUT_S = 10
 """How long a writer waits for rows that another one holds: longer than any batch, shorter than the patience of whoever waits for it."""
-BOUND_WAITING = f"SET lock_timeout TO '{LOCK_TIMEOUT_S}s'"
+BOUND_WAITING = "SELECT set_config('lock_timeout', $1, false)"
 # Who has a partition and waits for its checkpoint waits for an owner of before that stands still in its transaction: frozen, or cut
 # off from a server that does not know it yet. Its row's xmax names that transaction; a checkpoint that is only being made has no row yet.
 END_STALLED = """

@@ -184,7 +184,7 @@ class PostgresStore(ABC):
                 else:
                     self._check_layout(cursor)
                 run(cursor, f'SET search_path TO "{self.schema}"')
-                run(cursor, sql.BOUND_WAITING)
+                run(cursor, sql.BOUND_WAITING, (f"{sql.LOCK_TIMEOUT_S}s",))
                 if not found[0]:
                     for statement in self._layout():
                         run(cursor, statement)
