@@ -307,6 +307,8 @@ class KafkaSource:
             return
 
         def assigned(consumer: Consumer, parts: list[TopicPartition]) -> None:
+            if not parts or not self._open:  # told that nothing changed, or told while it leaves: the client knows what to do
+                return
             self._held |= {part.partition for part in parts}
             self._take(self._wanted() - self._taken)
 
