@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from domain.errors import InvalidValue
-from infra.instances import worker_of
 from infra.log_setup import scale_worker
 from infra.partitions import GrownElsewhere
 from infra.topic_growth import grow, sizes
@@ -106,7 +105,10 @@ def test_a_topic_grows_while_everything_runs(log: OwnLog) -> None:
 def test_a_topic_that_somebody_else_has_grown_stops_its_readers_until_it_is_taken_in(log: OwnLog) -> None:
     composition = settle(log)
     composition.clients.admin.grow(SCORE_EVENTS, 8)
-    with pytest.raises(GrownElsewhere, match=f"topic {SCORE_EVENTS} has a partition 6, the log knows 6 .* tidemark topics grow"):
+    with pytest.raises(
+        GrownElsewhere,
+        match=f"topic {SCORE_EVENTS} has a partition 6, the log knows 6 partitions .*`tidemark topics grow {SCORE_EVENTS} --partitions N`",
+    ):
         log.fresh().worker("warehouse")
     until(lambda: "was grown by other means" in str(told(log, "warehouse").get("last_error")), "the one that runs meets them and says so")
     assert grow(log.fresh(), SCORE_EVENTS, 8).known == 6
@@ -117,36 +119,37 @@ def test_a_topic_that_somebody_else_has_grown_stops_its_readers_until_it_is_take
     assert is_green(log)
 
 
-def test_a_standby_handler_takes_over_from_one_that_stops_or_stands_still(log: OwnLog) -> None:
-    def standing_by() -> list[str]:
-        return [
-            name for name in log.stack.status() if worker_of(name)[0] == "command-handler" and told(log, name).get("state") == "standby"
-        ]
+def test_a_standby_handler_takes_over_from_one_that_dies_stops_or_stands_still(log: OwnLog) -> None:
+    handlers = {"command-handler", "command-handler.2"}
 
-    def recorded() -> int:
-        return sum(log.ends([TRANSACTION_EVENTS]).values())
+    def standing_by() -> set[str]:
+        pids = {name: part.pid for name, part in log.stack.status().items() if name in handlers}
+        return {name for name, pid in pids.items() if (told(log, name).get("pid"), told(log, name).get("state")) == (pid, "standby")}
+
+    def active() -> str:
+        until(lambda: len(standing_by()) == 1, "one works and one stands by")
+        return (handlers - standing_by()).pop()
+
+    def recording_goes_on(after: Callable[[], None]) -> None:
+        with traffic(log):
+            after()
+            before = sum(log.ends([TRANSACTION_EVENTS]).values())
+            until(lambda: sum(log.ends([TRANSACTION_EVENTS]).values()) > before, "transactions go on being recorded")
 
     scale_worker(log.stack, "command-handler", 2)
-    until(lambda: standing_by() == ["command-handler.2"], "the second one stands by")
-    with traffic(log):
-        log.stack.kill("command-handler")
-        until(lambda: log.stack.status()["command-handler"].restarts == 1, "it is started again")
-        before = recorded()
-        until(lambda: recorded() > before, "transactions go on being recorded")
-    assert standing_by() == ["command-handler.2"], "who comes back at once keeps its place"
-    with traffic(log):
-        log.stack.stop_worker("command-handler")
-        before = recorded()
-        until(lambda: recorded() > before, "the second one has taken over")
+    assert active() == "command-handler", "who joins later does not take over"
+    recording_goes_on(lambda: log.stack.kill("command-handler"))
+    stopped = active()
+    recording_goes_on(lambda: log.stack.stop_worker(stopped))
+    assert standing_by() == set(), "the other one has taken over"
     scale_worker(log.stack, "command-handler", 2)
-    until(lambda: standing_by() == ["command-handler"], "now the first one stands by")
-    frozen = pid_of(log, "command-handler.2")
-    with traffic(log):
-        os.kill(frozen, signal.SIGSTOP)
-        before = recorded()
-        until(lambda: recorded() > before, "the first one has taken over")
-        os.kill(frozen, signal.SIGCONT)
-        until(lambda: standing_by() == ["command-handler.2"], "the one that stood still is fenced, and stands by once it was started again")
+    frozen = active()
+    pid = pid_of(log, frozen)
+    assert frozen != stopped, "who comes back finds its place taken"
+    recording_goes_on(lambda: os.kill(pid, signal.SIGSTOP))
+    os.kill(pid, signal.SIGCONT)
+    recording_goes_on(lambda: None)
+    until(lambda: standing_by() == {frozen}, "the one that stood still is fenced, started again and stands by")
     assert is_green(log)
     proof = log.fresh().verifier().log()
     assert proof.is_ok and proof.excluded.get("duplicates", 0) == 0, "no command was decided twice"
