@@ -112,6 +112,42 @@ def test_of_two_writers_from_the_same_position_one_wins(sink: WalletGraphProject
     assert read_back(sink) == expected(sink, log)
 
 
+def test_an_owner_that_stands_still_in_its_transaction_is_ended_by_the_server(
+    sink: WalletGraphProjection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = everything()
+    (batch, before, after), *rest = log.batches(1000)
+    stands, go_on = threading.Event(), threading.Event()
+    failures: list[Exception] = []
+
+    def standing_still(step: str) -> None:
+        if threading.current_thread().name == "frozen":
+            stands.set()
+            assert go_on.wait(60)
+
+    def frozen() -> None:
+        try:
+            sink.apply(batch, before, after)
+        except Exception as error:  # looked at below
+            failures.append(error)
+
+    monkeypatch.setattr(wallet_graph, "reach", standing_still)
+    monkeypatch.setattr(wallet_graph, "TRANSACTION_TIMEOUT_S", 8.0)  # time enough to get that far
+    owner = threading.Thread(target=frozen, name="frozen")
+    owner.start()
+    assert stands.wait(30)
+    monkeypatch.setattr(wallet_graph, "TRANSACTION_TIMEOUT_S", 60.0)
+    sink.apply(batch, before, after)  # waits for the checkpoint until the server has ended the other transaction
+    go_on.set()
+    owner.join()
+    assert [type(error) for error in failures] == [StoreUnavailable]
+    with pytest.raises(StalePosition):
+        sink.apply(batch, before, after)
+    for later in rest:
+        sink.apply(*later)
+    assert read_back(sink) == expected(sink, log)
+
+
 def test_deadlocks_of_two_writers_on_hubs_are_retried_and_never_seen(sink: WalletGraphProjection, driver: neo4j.Driver) -> None:
     """100,000 transactions, half of them with one of three hubs, each writer with the partitions that the other has not."""
     log = SmallLog()

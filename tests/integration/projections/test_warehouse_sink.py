@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import adbc_driver_manager
@@ -10,7 +11,11 @@ import psycopg
 import pytest
 
 from projections.errors import ProjectionError, StalePosition, StoreUnavailable
+from projections.protocol import EventBatch
 from projections.warehouse import WarehouseProjection, dimensions
+from projections.warehouse import statements as sql
+from projections.warehouse.sink import schema_of
+from schema_registry.contracts import TRANSACTION_EVENTS
 from tests.unit.projections.warehouse.comparison import expected_rows, stored_rows
 from tests.unit.projections.warehouse.databases import fresh_database, query
 from tests.unit.projections.warehouse.events import (
@@ -83,6 +88,41 @@ def test_the_same_batch_twice_changes_nothing(warehouse: WarehouseProjection) ->
         warehouse.apply(batch, {}, after)
     assert stored_rows(warehouse) == before
     assert warehouse.load_position() == after
+
+
+@pytest.mark.parametrize("is_copying", [False, True], ids=["between-statements", "while-it-copies"])
+@pytest.mark.parametrize("is_first", [False, True], ids=["with-a-checkpoint", "before-its-first"])
+def test_an_owner_that_stands_still_in_its_transaction_is_ended_by_the_next(
+    warehouse: WarehouseProjection, dsn: str, monkeypatch: pytest.MonkeyPatch, is_copying: bool, is_first: bool
+) -> None:
+    monkeypatch.setattr(sql, "LOCK_TIMEOUT_S", 1)
+    warehouse.load_position()
+    before = {} if is_first else {(TRANSACTION_EVENTS, 0): 3, (TRANSACTION_EVENTS, 1): 3}
+    if before:
+        warehouse.apply(EventBatch({}), {}, before)
+    started = [Placed(transaction(i), 0, 3 + i) for i in range(2)]
+    with psycopg.connect(dsn, autocommit=True) as frozen, psycopg.connect(dsn) as bystander:
+        for session, partition in ((frozen, 0), (bystander, 1)):
+            session.execute(f"SET search_path TO {schema_of(1)}")
+            session.execute("BEGIN") if session is frozen else None
+            if before:
+                session.execute(
+                    "UPDATE checkpoints SET next_offset = 4 WHERE topic = %s AND partition = %s", (TRANSACTION_EVENTS, partition)
+                )
+            elif session is frozen:
+                session.execute("INSERT INTO checkpoints VALUES (%s, 0, 4)", (TRANSACTION_EVENTS,))
+        copying = frozen.cursor().copy("COPY dim_asset (network, asset) FROM STDIN") if is_copying else nullcontext()
+        with pytest.raises(psycopg.OperationalError), copying as rows:
+            if rows is not None:
+                rows.write(b"ethereum\tETH\n")
+            with pytest.raises(StoreUnavailable):
+                warehouse.apply(batch_of(started), before, position_after(started))
+            warehouse.apply(batch_of(started), before, position_after(started))
+            if rows is None:
+                frozen.execute("COMMIT")
+        bystander.commit()
+    assert warehouse.load_position()[TRANSACTION_EVENTS, 0] == 5
+    assert query(dsn, f"SELECT count(*) FROM {schema_of(1)}.fact_transaction") == [(2,)]
 
 
 def test_a_crash_before_commit_leaves_nothing(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
