@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from domain.errors import InvalidValue
 from infra.cli import exits, output
 from infra.cli.app import PROOF, START, command
 from infra.cli.context import Context, chosen
@@ -210,12 +211,10 @@ def run(
     ] = 1,
 ) -> int:
     """Run one worker in this process until Ctrl-C or SIGTERM: what the stack, systemd or a container starts."""
-    from infra.instances import demand_instance
     from infra.logs import configure
     from infra.worker import run_worker
 
-    _demand_worker(name)
-    demand_instance(name, instance)
+    _demand_worker(name, instance, "--instance")
     context = Context()
     configure("debug" if chosen.is_debug else context.given.log_level)
     return run_worker(context.settings, name, instance)
@@ -229,7 +228,7 @@ def scale(
     from infra.instances import STANDING_BY
     from infra.log_setup import scale_worker
 
-    _demand_worker(name)
+    _demand_worker(name, max(1, count), "COUNT")
     context = Context()
     context.need("kafka", "registry")
     started, stopped = scale_worker(context.stack, name, count)
@@ -241,13 +240,18 @@ def scale(
     return exits.OK
 
 
-def _demand_worker(name: str) -> None:
+def _demand_worker(name: str, instance: int, hint: str) -> None:
     from infra.composition import WORKERS
+    from infra.instances import demand_instance
     from infra.read_models import added
 
     known = (*WORKERS, *added())
     if name not in known:
         raise typer.BadParameter(f"expected one of {', '.join(known)}, found {name!r}", param_hint="NAME")
+    try:
+        demand_instance(name, instance)
+    except InvalidValue as error:
+        raise typer.BadParameter(str(error), param_hint=hint) from error
 
 
 @command(

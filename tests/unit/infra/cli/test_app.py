@@ -75,6 +75,11 @@ def test_a_command_that_returns_nothing_is_done() -> None:
     [
         ["nonsense"],
         ["run", "nonsense"],
+        ["run", "warehouse", "--instance", "0"],
+        ["run", "notifier", "--instance", "2"],
+        ["scale", "nonsense", "2"],
+        ["scale", "warehouse", "many"],
+        ["topics", "grow", "transaction-events"],
         ["verify", "nonsense"],
         ["verify", "--nonsense"],
         ["ingest", "/nowhere/at/all.csv"],
