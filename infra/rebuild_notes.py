@@ -44,7 +44,7 @@ class Notes:
             found = json.loads(file.read_text("utf-8"))
             notes.kind = found.get("kind", "rebuild")
             notes.generation, notes.replaced, notes.stage = int(found["generation"]), int(found["replaced"]), found["stage"]
-            notes.came_from, notes.position = _position(found.get("came_from", {})), _position(found["position"])
+            notes.came_from, notes.position = position_of(found.get("came_from", {})), position_of(found["position"])
             worker = found.get("worker")
             if worker is not None:
                 notes.worker = WorkerSpec(
@@ -110,7 +110,8 @@ def plain(position: Position) -> dict[str, int]:
     return {f"{topic}/{partition}": offset for (topic, partition), offset in sorted(position.items())}
 
 
-def _position(found: dict[str, Any]) -> Position:
+def position_of(found: dict[str, Any]) -> Position:
+    """The position that `plain` wrote."""
     return {(name.rpartition("/")[0], int(name.rpartition("/")[2])): int(offset) for name, offset in found.items()}
 
 

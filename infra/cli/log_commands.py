@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ import typer
 from infra.cli import exits, output
 from infra.cli.app import PROOF, command
 from infra.cli.context import Context
+from infra.cli.offsets import offsets_of
 from infra.cli.progress import Track
 from infra.cli.stack_commands import Json
 from infra.cli.times import FORMATS, milliseconds, time_of
@@ -129,11 +129,16 @@ def rebuild(
     from infra.cli.case_commands import user
     from infra.cli.part_command import rebuild_in_place
     from infra.rebuild_part import PARTS, plan_part
+    from infra.resend import REACTORS
 
     if dry_run + no_swap + swap + rollback > 1:
         raise typer.BadParameter("expected one of --dry-run, --no-swap, --swap and --rollback", param_hint="OPTIONS")
     if name in PARTS and (no_swap or swap or rollback):
         raise typer.BadParameter(f"{name} are replayed in place: there is no generation to swap", param_hint="OPTIONS")
+    if name in REACTORS:
+        raise typer.BadParameter(
+            f"{name} sends messages and keeps none: there is nothing to build; `tidemark resend {name}` sends them again", param_hint="NAME"
+        )
     needs = model_of("warehouse" if name in PARTS else name).needs
     context = Context()
     composition = context.need("kafka", "registry", *needs)
@@ -265,8 +270,8 @@ def repair(
         raise typer.BadParameter("expected --from-time or --from-offsets, found both", param_hint="OPTIONS")
     if from_time is None and from_offsets is None and wallet is None:
         raise typer.BadParameter("expected --from-time, --from-offsets or --wallet; all of it is a rebuild", param_hint="OPTIONS")
-    given = _offsets(from_offsets) if from_offsets is not None else None
-    end_given = _offsets(Path(until)) if until is not None and until.endswith(".json") else None
+    given = offsets_of(from_offsets) if from_offsets is not None else None
+    end_given = offsets_of(Path(until)) if until is not None and until.endswith(".json") else None
     end_time = time_of(until, _UNTIL, "--until") if until is not None and end_given is None else None
     composition = Context().need("kafka", "registry", "postgres")
     topics = WarehouseProjection.topics
@@ -286,16 +291,3 @@ def repair(
         f" `tidemark verify {name.value}` proves it."
     )
     return exits.OK
-
-
-def _offsets(file: Path) -> dict[tuple[str, int], int]:
-    """A position from a JSON file.
-
-    Raises:
-        typer.BadParameter: it is not one.
-    """
-    try:
-        found = loads(file.read_text("utf-8"))
-        return {(name.rpartition("/")[0], int(name.rpartition("/")[2])): int(offset) for name, offset in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise typer.BadParameter(f'{file}: expected JSON like {{"transaction-events/0": 1200}}: {error}', param_hint="OFFSETS") from error
