@@ -11,7 +11,7 @@ import adbc_driver_manager
 import pyarrow as pa
 from adbc_driver_manager.dbapi import Connection, Cursor
 
-from domain.log import Position, TopicPartition
+from domain.log import Position
 from projections.errors import ProjectionError, StalePosition
 from projections.fingerprint import Fingerprint, fingerprints
 from projections.warehouse import statements as sql
@@ -116,16 +116,27 @@ class PostgresStore(ABC):
             with translated("closing the connection"):
                 connection.close()
 
-    def _advance(self, cursor: Cursor, place: TopicPartition, before: int | None, after: int) -> None:
-        topic, partition = place
-        if after < (before or 0):
-            raise ValueError(f"expected a checkpoint that rises, found {before} to {after} at {topic}-{partition}")
-        moved = run(cursor, sql.ADVANCE_CHECKPOINT, (topic, partition, before, after)) if before is not None else []
-        if not moved and not before:  # nothing read yet is the same as no checkpoint
-            moved = run(cursor, sql.START_CHECKPOINT, (topic, partition, after))
-        if not moved:
+    def _advance(self, cursor: Cursor, before: Position, after: Position) -> None:
+        """Move the checkpoint of every partition in `after` by compare-and-set; one absent from `before` was never read.
+
+        Raises:
+            StalePosition: one of them stands elsewhere. The transaction must not be committed.
+            ValueError: one would fall.
+        """
+        places = sorted(after)
+        if falling := [place for place in places if after[place] < before.get(place, 0)]:
+            topic, partition = falling[0]
+            raise ValueError(f"expected a checkpoint that rises, found {before[falling[0]]} to {after[falling[0]]} at {topic}-{partition}")
+        if not places:
+            return
+        columns = [[topic for topic, _ in places], [partition for _, partition in places]]
+        columns += [[before.get(place, 0) for place in places], [after[place] for place in places]]
+        moved = set(run(cursor, sql.ADVANCE_CHECKPOINTS, columns))
+        if missed := [place for place in places if place not in moved]:
+            topic, partition = missed[0]
             raise StalePosition(
-                f"expected the checkpoint of {self.name} at {before} for {topic}-{partition}, found another: a second worker has written"
+                f"expected the checkpoint of {self.name} at {before.get(missed[0])} for {topic}-{partition}, found another: a second worker"
+                " has written"
             )
 
     @contextmanager
