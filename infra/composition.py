@@ -216,14 +216,22 @@ class Composition:
 
         return SqliteLedger(self.ledger_file(name))
 
-    def verifier(self) -> Verifier:
-        """Proves stores equal to this log."""
-        from projections.verify import Verifier
+    def verifier(self, patience_s: float = 0.0) -> Verifier:
+        """Proves stores equal to this log.
 
-        found = self.log.quarantine_state()
+        Args:
+            patience_s: how long a store that is behind, and does not move, is waited for.
+        """
+        from projections.coverage import Visible
+        from projections.verify import Aside, Verifier
+
+        def aside() -> Aside:
+            found = self.log.quarantine_state()
+            return Aside(frozenset(found.entries), frozenset(found.dropped))
+
         return Verifier(
-            lambda topics, start, end: self.log.read(topics, start, end), self.log.ends, frozenset(found.entries), self.clients.catalog,
-            frozenset(found.dropped), self.log.starts,
+            lambda topics, start, end: self.log.read(topics, start, end), self.log.ends, aside, self.clients.catalog,
+            self.log.starts, self.log.heads, Visible(self.log.show), patience_s,
         )  # fmt: skip
 
     def sink(self, name: str, projection: Any, group: str | None = None) -> Worker:

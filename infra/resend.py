@@ -168,13 +168,15 @@ def _begun(
             if tp not in written or not 0 <= offset <= written[tp]:
                 where = f"a partition of {', '.join(topics)}" if tp not in written else f"an offset from 0 to {written[tp]}"
                 raise InvalidValue(field_, f"expected {where}, found {tp[0][:40]}/{tp[1]} at {offset}")
-    head = composition.log.ends(topics)
+    # A partition that has lost all of its records ends where Kafka will go on: its range is missing, not empty.
+    starts = composition.log.starts(topics)
+    head = {tp: max(offset, starts.get(tp, 0)) for tp, offset in composition.log.ends(topics).items()}
     ends = {tp: offset if end is None else min(offset, end.get(tp, 0)) for tp, offset in head.items()}
     ends = {tp: offset for tp, offset in ends.items() if offset > start.get(tp, 0)}
-    starts = {tp: start.get(tp, 0) for tp in ends}
-    if note.continues(starts, ends if end is not None else None):
+    begin = {tp: start.get(tp, 0) for tp in ends}
+    if note.continues(begin, ends if end is not None else None):
         return ResendResult(name, note.start, note.end, was_resumed=True), dict(note.reached)
-    return ResendResult(name, starts, ends), {}
+    return ResendResult(name, begin, ends), {}
 
 
 def _slices(composition: Composition, result: ResendResult, reached: Position) -> Iterator[tuple[RecordBatch, list[Effect]]]:

@@ -14,6 +14,7 @@ from adbc_driver_manager.dbapi import Connection, Cursor
 from domain.log import Position
 from projections.errors import ProjectionError, StalePosition
 from projections.fingerprint import Fingerprint, fingerprints
+from projections.protocol import ReadBack
 from projections.warehouse import statements as sql
 from projections.warehouse.connection import Connect, connector, read_through, run, translated
 
@@ -85,8 +86,9 @@ class PostgresStore(ABC):
             with read_through():
                 yield from self._stored(cursor)
 
-    def snapshot(self) -> tuple[Position, dict[str, Fingerprint]]:
-        """The checkpoint and the fingerprint of each table at that checkpoint, whoever writes meanwhile.
+    @contextmanager
+    def pinned(self) -> Iterator[tuple[Position, ReadBack]]:
+        """The checkpoint, and what reads every row at that checkpoint, whoever writes meanwhile.
 
         Raises:
             StoreUnavailable: Postgres does not answer.
@@ -95,9 +97,17 @@ class PostgresStore(ABC):
         """
         with translated("reading a snapshot"), self._open() as connection, connection.cursor() as cursor:
             run(cursor, sql.READ_SNAPSHOT)
-            position = _position(cursor)
-            with read_through():
-                return position, fingerprints(self._stored(cursor))
+
+            def read_back() -> Iterator[tuple[str, pa.Table]]:
+                with read_through():
+                    yield from self._stored(cursor)
+
+            yield _position(cursor), read_back
+
+    def snapshot(self) -> tuple[Position, dict[str, Fingerprint]]:
+        """The checkpoint and the fingerprint of each table at that checkpoint. Errors as `pinned`."""
+        with self.pinned() as (position, read_back):
+            return position, fingerprints(read_back())
 
     def stored_counts(self) -> dict[str, int]:
         """How many rows each table holds, by the server's own estimate; a table never analysed counts 0.

@@ -158,7 +158,6 @@ def test_another_range_than_the_interrupted_one_begins_at_its_own_beginning(log:
 
 def test_it_runs_beside_the_live_worker(log: OwnLog) -> None:
     stop = Event()
-    worker = log.fresh().worker("notifier")
     failures: list[BaseException] = []
 
     def live() -> None:
@@ -168,7 +167,6 @@ def test_it_runs_beside_the_live_worker(log: OwnLog) -> None:
         except BaseException as error:
             failures.append(error)
 
-    worker.source.close()
     thread = threading.Thread(target=live)
     thread.start()
     try:
