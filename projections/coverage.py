@@ -147,7 +147,8 @@ class Coverage:
             if until - first != self._records.get(place, 0)
         }
         seen = visible.counts(with_holes) if visible is not None and with_holes else {}
-        return [self._covered(place, *bounds[place], heads[place], seen.get(place)) for place in bounds]
+        # The log goes on: a store may be beyond the head that was noted.
+        return [self._covered(place, *bounds[place], max(heads[place], bounds[place][2]), seen.get(place)) for place in bounds]
 
     def _covered(self, place: TopicPartition, first: int, kept_from: int, until: int, head: int, seen: int | None) -> Covered:
         records, in_kafka = self._records.get(place, 0), self._in_kafka.get(place, 0)

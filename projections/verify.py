@@ -131,7 +131,8 @@ class Verifier:
         # Whatever has come meanwhile: of the commands that were handled each is accounted for, and those before the head are handled.
         reached = max((int(result["next_offset"]) for result in results), default=0)
         commands = 0
-        for batch in coverage.through(self._read([COMMANDS], {}, self._ends([COMMANDS]))):
+        ends = self._ends([COMMANDS])
+        for batch in coverage.through(self._read([COMMANDS], {}, ends)):
             proof.records += int(((batch.offsets >= kept_from) & (batch.offsets < max(wanted, reached))).sum())
             commands += int(((batch.offsets >= kept_from) & (batch.offsets < reached)).sum())
         counts = {name: sum(int(r[name]) for r in results) for name in ("recorded", "duplicates", "held", "decided", "quarantined")}
@@ -141,7 +142,7 @@ class Verifier:
         proof.lag_records = proof.records - commands
         if accounted != commands:
             proof.problems.append(f"{commands} commands, but {accounted} are accounted for")
-        self._cover(proof, coverage, head.topics, head.heads, head)
+        self._cover(proof, coverage, head.topics, {**head.heads, **ends}, head)
         proof.is_ok = not proof.problems and not proof.lag_records
         return proof
 

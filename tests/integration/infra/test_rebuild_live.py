@@ -57,6 +57,16 @@ def test_the_live_worker_goes_on_while_the_next_generation_is_built(log: OwnLog)
     assert stored(log.composition, live + 1) >= taken[-1]
 
 
+def test_stores_are_proven_while_traffic_flows(log: OwnLog) -> None:
+    composition = log.fresh()
+    verifier = composition.verifier(patience_s=30)
+    with traffic(log):
+        for proof in (verifier.log(), verifier.projection(composition.warehouse()), verifier.log()):
+            assert proof.problems == [] and proof.is_ok
+            assert all(one.holes == 0 and one.until == one.head for one in proof.offsets)
+        assert log.ends(composition.warehouse().topics) != composition.warehouse().load_position(), "or nothing flowed"
+
+
 def test_it_may_stop_before_the_swap_which_is_then_a_step_of_its_own(log: OwnLog) -> None:
     live = log.fresh().generations.get("warehouse", 1)
     with pytest.raises(RebuildRefused, match="no generation of warehouse stands proven"):
