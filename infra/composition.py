@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domain.errors import InvalidValue
@@ -27,6 +28,8 @@ from schema_registry.record_codec import RecordCodec
 
 if TYPE_CHECKING:
     from infra.command_handler import CommandHandler
+    from infra.ledger import SqliteLedger
+    from infra.notifier import Notifier
     from infra.seen_transactions import SeenTransactions
     from projections.verify import Verifier
     from projections.warehouse.redshift import RedshiftDatabase
@@ -206,14 +209,43 @@ class Composition:
 
         return WalletGraphProjection(self.clients.neo4j, self.settings.neo4j.database)
 
-    def verifier(self) -> Verifier:
-        """Proves stores equal to this log."""
-        from projections.verify import Verifier
+    def reactor(self, name: str) -> Notifier:
+        """A reactor, in none of whose calls anything is sent yet. There is one: `notifier`."""
+        from infra.notifier import Notifier
 
-        found = self.log.quarantine_state()
+        assert name == Notifier.name
+        return Notifier(self.clients.aws("sns"), self.clients.aws("sqs"))
+
+    def ledger_file(self, name: str) -> Path:
+        """Where a reactor's ledger lies, if it was ever started here."""
+        return self.settings.stack_dir / name / "ledger.sqlite"
+
+    def ledger(self, name: str) -> SqliteLedger:
+        """A reactor's ledger; made where there is none.
+
+        Raises:
+            StoreUnavailable: it cannot be read or written.
+        """
+        from infra.ledger import SqliteLedger
+
+        return SqliteLedger(self.ledger_file(name))
+
+    def verifier(self, patience_s: float = 0.0) -> Verifier:
+        """Proves stores equal to this log.
+
+        Args:
+            patience_s: how long a store that is behind, and does not move, is waited for.
+        """
+        from projections.coverage import Visible
+        from projections.verify import Aside, Verifier
+
+        def aside() -> Aside:
+            found = self.log.quarantine_state()
+            return Aside(frozenset(found.entries), frozenset(found.dropped))
+
         return Verifier(
-            lambda topics, start, end: self.log.read(topics, start, end), self.log.ends, frozenset(found.entries), self.clients.catalog,
-            frozenset(found.dropped), self.log.starts,
+            lambda topics, start, end: self.log.read(topics, start, end), self.log.ends, aside, self.clients.catalog,
+            self.log.starts, self.log.heads, Visible(self.log.show), patience_s,
         )  # fmt: skip
 
     def sink(self, name: str, projection: Any, group: str | None = None) -> Worker:
@@ -337,16 +369,12 @@ class Composition:
         return self._ordered(alerting, log, FlushPolicy(2_000, 0.0, gathers=True))
 
     def _notifier(self) -> Worker:
-        from infra.ledger import SqliteLedger
-        from infra.notifier import Notifier
-
-        notifier = Notifier(self.clients.aws("sns"), self.clients.aws("sqs"))
+        notifier = self.reactor("notifier")
         notifier.prepare()
-        ledger = SqliteLedger(self.settings.stack_dir / "notifier" / "ledger.sqlite")
         group = "tidemark-notifier"
         kafka = KafkaSource(self.clients.kafka, notifier.topics, group, f"{group}-1", is_alone=True, partitions=self.partitions)
         source = HistorySource(self.log.history, kafka, notifier.topics)
-        return Worker(source, LedgerWork(notifier, ledger, self.clients.catalog, self.quarantine), FlushPolicy(1_000, 0.2))
+        return Worker(source, LedgerWork(notifier, self.ledger("notifier"), self.clients.catalog, self.quarantine), FlushPolicy(1_000, 0.2))
 
     def package(self, uri: str) -> bytes:
         """A model package by its `s3://bucket/key`.

@@ -548,14 +548,26 @@ def _produce_all(producer: Producer, append: Append) -> None:
 
 
 def read_batches(
-    config: Config, topics: Sequence[str], start: Position, end: Position, earliest: Position | None = None, max_records: int = 50_000
+    config: Config,
+    topics: Sequence[str],
+    start: Position,
+    end: Position,
+    earliest: Position | None = None,
+    max_records: int = 50_000,
+    *,
+    with_aborted: bool = False,
 ) -> Iterator[RecordBatch]:
     """Every committed record from `start` (or the earliest) up to `end`, in batches of one topic; a reader without a group.
+
+    Args:
+        with_aborted: records of aborted transactions too; `end` must not lie beyond the last stable offset.
 
     Raises:
         LogError: the log does not answer, or no longer holds `start`.
     """
     options = {**config, **READ_OPTIONS, "group.id": "tidemark-reader", "enable.partition.eof": True}
+    if with_aborted:
+        options["isolation.level"] = "read_uncommitted"
     consumer = Consumer(options)
     try:
         open_parts = {tp for tp in end if tp[0] in topics and end[tp] > max(start.get(tp, 0), (earliest or {}).get(tp, 0))}

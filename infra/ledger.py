@@ -10,9 +10,11 @@ from pathlib import Path
 from domain.log import Position
 from projections.errors import StoreUnavailable
 
+BUSY_S = 30.0  # a write waits for another process's (a resend beside the worker): each is one row, so only a stalled disk takes this long
+
 
 class SqliteLedger:
-    """`projections.work.Ledger` in a file.
+    """`projections.work.Ledger` in a file. Several processes may hold it at once.
 
     Raises:
         StoreUnavailable: by each method too: the file cannot be read or written, for example because the disk is full. What was noted
@@ -23,7 +25,7 @@ class SqliteLedger:
         self._file = file
         with self._translated():
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(file, isolation_level=None)
+            self._database = sqlite3.connect(file, isolation_level=None, timeout=BUSY_S)
             self._database.executescript(
                 """
                 PRAGMA journal_mode = WAL;

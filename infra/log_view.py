@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from domain.log import Position, TopicPartition
 from infra.clients import Clients
 from infra.history_source import History
-from infra.kafka import last_record_ends
+from infra.kafka import last_record_ends, read_batches
 from projections.quarantine import Quarantine, QuarantineEntry, QuarantineKey, decoded, state_of
 from projections.records import RecordBatch
 from schema_registry.column_codec import ColumnCodec
@@ -57,6 +57,15 @@ class LogView:
     def starts(self, topics: Sequence[str]) -> Position:
         """The first offset that Kafka still holds of each partition."""
         return self._clients.admin.starts(topics)
+
+    def heads(self, topics: Sequence[str]) -> Position:
+        """The last stable offset of each partition: markers and aborted records behind the last committed record lie before it."""
+        return self._clients.admin.ends(topics)
+
+    def show(self, start: Position, end: Position) -> Iterator[RecordBatch]:
+        """All that Kafka still holds between two positions below the heads, records of aborted transactions included."""
+        topics = sorted({topic for topic, _ in end})
+        yield from read_batches(self._clients.kafka, topics, start, end, self._clients.admin.starts(topics), with_aborted=True)
 
     def appended_at(self, start: Position, end: Position) -> dict[TopicPartition, int]:
         """When Kafka appended the first committed record in [`start`, `end`) of each partition, in milliseconds since 1970."""

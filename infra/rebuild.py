@@ -31,7 +31,7 @@ from infra.stack import Stack
 from projections.fingerprint import Fingerprint, fingerprints
 from projections.quarantine import APPLIED, QuarantineKey, as_record, offloaded, replayed_record
 from projections.runner import Flushed, Runner
-from projections.verify import Proof, Verifier, raw_table
+from projections.verify import Aside, Proof, Verifier, raw_table
 from projections.work import RawWork, SinkWork, Work
 from schema_registry.contracts import CONTROL_EVENTS
 from schema_registry.record_codec import RecordCodec
@@ -350,9 +350,10 @@ class _Job:
         self._refresh(store)
         log = self.composition.log
         here = _of_topics(store.load_position(), store.topics)
+        aside = Aside(frozenset(self.aside.records), self._dropped())
         verifier = Verifier(
-            lambda topics, start, end: log.read(topics, start, end), lambda topics: here, frozenset(self.aside.records),
-            self.composition.clients.catalog, self._dropped(), log.starts,
+            lambda topics, start, end: log.read(topics, start, end), lambda topics: here, lambda: aside,
+            self.composition.clients.catalog, log.starts,
         )  # fmt: skip
         proof = verifier.archive(store) if self.name == "archive" else verifier.projection(store)
         if live is None:

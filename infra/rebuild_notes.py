@@ -46,7 +46,7 @@ class Notes:
             found = json.loads(file.read_text("utf-8"))
             notes.kind = found.get("kind", "rebuild")
             notes.generation, notes.replaced, notes.stage = int(found["generation"]), int(found["replaced"]), found["stage"]
-            notes.came_from, notes.position = _position(found.get("came_from", {})), _position(found["position"])
+            notes.came_from, notes.position = position_of(found.get("came_from", {})), position_of(found["position"])
             if found.get("worker") is not None:  # of a version that knew one process
                 notes.workers = {notes.file.stem: _spec(found["worker"])}
             notes.workers |= {name: _spec(spec) for name, spec in found.get("workers", {}).items()}
@@ -111,7 +111,8 @@ def plain(position: Position) -> dict[str, int]:
     return {f"{topic}/{partition}": offset for (topic, partition), offset in sorted(position.items())}
 
 
-def _position(found: dict[str, Any]) -> Position:
+def position_of(found: dict[str, Any]) -> Position:
+    """The position that `plain` wrote."""
     return {(name.rpartition("/")[0], int(name.rpartition("/")[2])): int(offset) for name, offset in found.items()}
 
 

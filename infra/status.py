@@ -380,10 +380,8 @@ def _graph(composition: Composition, generation: int) -> tuple[tuple[str, ...], 
 
 
 def _notifier(composition: Composition, generation: int) -> tuple[tuple[str, ...], Position]:
-    from infra.ledger import SqliteLedger
-
-    file = composition.settings.stack_dir / "notifier" / "ledger.sqlite"
-    return (CASE_EVENTS,), SqliteLedger(file).load_position() if file.exists() else {}
+    is_there = composition.ledger_file("notifier").exists()
+    return (CASE_EVENTS,), composition.ledger("notifier").load_position() if is_there else {}
 
 
 READERS: dict[str, Reader] = {

@@ -5,7 +5,7 @@ The runner alone talks to the log; a projection only ever sees decoded batches a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,6 +84,10 @@ class Excluded:
             self.count_by_reason[reason] = self.count_by_reason.get(reason, 0) + count
 
 
+ReadBack = Callable[[], Iterator[tuple[str, pa.Table]]]
+"""Reads the rows of a store, as often as one likes; see `Verifiable.read_back`."""
+
+
 class Verifiable(Projection, Protocol):
     """A projection whose store can be proven equal to the log.
 
@@ -91,6 +95,7 @@ class Verifiable(Projection, Protocol):
     column must cast to text without loss. A projection may declare `read_first`, the topics that `expected` must be given before its
     others. Equal stores give equal sets of rows. A row that belongs to one record carries its
     `_topic`, `_partition` and `_offset`; a row folded from many (a dimension, a flow) has none and is named by its key columns.
+    A store with snapshots has `pinned()`, a context of its position and a `ReadBack` at just that position, whoever writes meanwhile.
     """
 
     def expected(self, batches: Iterator[EventBatch], excluded: Excluded) -> Iterator[tuple[str, pa.Table]]:

@@ -94,8 +94,7 @@ class TableProjection(PostgresStore):
         """
         try:
             with self._moving(after, "applying a batch") as cursor:
-                for place in sorted(after):
-                    self._advance(cursor, place, before.get(place), after[place])
+                self._advance(cursor, before, after)
                 staged: set[str] = set()
                 for table, found in self.rows(batch, Excluded()):
                     pieces = _typed(table, found).to_reader(max_chunksize=_PIECE_ROWS)

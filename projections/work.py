@@ -352,14 +352,23 @@ class LedgerWork:
             self._quarantine.append(quarantine_records(self._records, self.name, batches, rejections))
         for effect in self._reactor.effects(events):
             if not self._ledger.was_sent(effect.effect_id):
-                for attempt in stamina.retry_context(on=StoreUnavailable, attempts=STORE_ATTEMPTS):
-                    with attempt:
-                        effect.perform()
-                reach(SENT)
-                self._ledger.mark_sent(effect.effect_id)
-                reach(MARKED)
+                perform(effect, self._ledger)
         self._ledger.store_position(after)
         return Done(sum(map(len, batches)), len(rejections), after)
+
+
+def perform(effect: Effect, ledger: Ledger) -> None:
+    """Cause an effect, tried again while the other side does not answer, then mark it as sent.
+
+    Raises:
+        StoreUnavailable: the other side did not come back in time, or the ledger cannot be written.
+    """
+    for attempt in stamina.retry_context(on=StoreUnavailable, attempts=STORE_ATTEMPTS):
+        with attempt:
+            effect.perform()
+    reach(SENT)
+    ledger.mark_sent(effect.effect_id)
+    reach(MARKED)
 
 
 def _apply(load_position: Callable[[], Position], apply: Callable[[], None], before: Position, after: Position) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import neo4j
 from adbc_driver_manager.dbapi import Cursor
 
-from domain.log import Position, TopicPartition
+from domain.log import Position
 from infra.bench.log_stages import handler_work
 from infra.bench.measure import spread
 from infra.bench.stream import Stream
@@ -34,9 +34,9 @@ _COMMITS = 20
 class _Warehouse(WarehouseProjection):
     spent_s = 0.0
 
-    def _advance(self, cursor: Cursor, place: TopicPartition, before: int | None, after: int) -> None:
+    def _advance(self, cursor: Cursor, before: Position, after: Position) -> None:
         began = time.perf_counter()
-        super()._advance(cursor, place, before, after)
+        super()._advance(cursor, before, after)
         self.spent_s += time.perf_counter() - began
 
 

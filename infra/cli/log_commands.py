@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
-from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ import typer
 from infra.cli import exits, output
 from infra.cli.app import PROOF, command
 from infra.cli.context import Context
+from infra.cli.offsets import offsets_of
 from infra.cli.progress import Track
 from infra.cli.stack_commands import Json
 from infra.cli.times import FORMATS, milliseconds, time_of
@@ -21,20 +22,34 @@ from infra.cli.times import FORMATS, milliseconds, time_of
 if TYPE_CHECKING:
     from infra.read_models import ReadModel
     from infra.rebuild_estimate import Estimate
+    from projections.coverage import Covered
     from projections.verify import Proof
 
 _UNTIL = "expected a time like 2026-11-02T12:00 or a .json file"
 
 
-@command("verify", panel=PROOF, examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify --json"])
+PATIENCE_S = 8.0  # of a store that is behind: the laziest worker, the curated table's, flushes every five seconds
+
+
+@command(
+    "verify",
+    panel=PROOF,
+    examples=["tidemark verify", "tidemark verify warehouse graph", "tidemark verify archive --partitions", "tidemark verify --json"],
+)
 def verify(
     stores: Annotated[
         list[str] | None,
         typer.Argument(help="log, archive, curated, warehouse, graph, or an installed projection; by default all that were started."),
     ] = None,
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="Show the range of offsets of each partition: records, and holes by name.")
+    ] = False,
     json: Json = False,
 ) -> int:
-    """Read each store back, read the log, and prove them equal: exit status 3 when they are not."""
+    """Read each store back, read the log, and prove them equal: exit status 3 when they are not.
+
+    Each store is compared at its own position, while traffic flows; one that stands still behind the log is not equal.
+    """
     from infra.read_models import names as all_names
     from infra.read_models import read_model
 
@@ -47,7 +62,7 @@ def verify(
     composition = context.need("kafka", "registry", *(server for name in names if name != "log" for server in read_model(name).needs))
     if not stores:
         names = [name for name in names if name == "log" or composition.was_started(name)]
-    verifier = composition.verifier()
+    verifier = composition.verifier(PATIENCE_S)
     proofs: list[Proof] = []
     for name in names:
         if name == "log":
@@ -59,6 +74,8 @@ def verify(
         proofs.append(found)
         if not json:
             show_proof(found)
+            if partitions:
+                show_ranges(found)
     is_ok = all(proof.is_ok for proof in proofs)
     if json:
         output.print_json({"ok": is_ok, "stores": [proof.as_json() for proof in proofs]})
@@ -71,15 +88,40 @@ def show_proof(proof: Proof) -> None:
     """A proof: what was compared, and the first differences."""
     mark = "[green]equal[/]" if proof.is_ok else "[red]differs[/]"
     rows = ", ".join(f"{output.safe(name)} {output.count(n)}" for name, n in proof.rows.items())
+    applied = f": {output.count(proof.applied)} applied" if proof.applied is not None else ""
     aside = f", {output.count(proof.quarantined)} in quarantine" if proof.quarantined else ""
-    output.result(f"{mark}  [bold]{output.safe(proof.store)}[/]  {output.count(proof.records)} records{aside}")
+    output.result(f"{mark}  [bold]{output.safe(proof.store)}[/]  {output.count(proof.records)} records{applied}{aside}")
     if rows:
         output.result(f"       [dim]rows: {rows}[/]")
     if proof.excluded:
         reasons = ", ".join(f"{output.safe(reason)} {output.count(n)}" for reason, n in proof.excluded.items())
         output.result(f"       [dim]without a row of their own: {reasons}[/]")
+    if proof.offsets:
+        output.result(f"       [dim]{_offsets_in_words(proof.offsets)}[/]")
     for problem in proof.problems[:10]:
         output.result(f"       [red]{output.safe(problem)}[/]")
+
+
+def _offsets_in_words(found: list[Covered]) -> str:
+    total = sum(one.until - one.first for one in found)
+    parts = {
+        "records": sum(one.records for one in found),
+        "transaction markers": sum(one.markers for one in found),
+        "records of aborted transactions": sum(one.aborted for one in found),
+        "holes that Kafka has forgotten": sum(one.holes for one in found),
+    }
+    named = " + ".join(f"{output.count(n)} {name}" for name, n in parts.items() if n) or "nothing"
+    at_head = sum(one.until >= one.head for one in found)
+    return f"offsets: {output.count(total)} = {named}; {at_head} of {len(found)} partitions up to the last stable offset"
+
+
+def show_ranges(proof: Proof) -> None:
+    """The offsets that a proof covers, partition by partition."""
+    output.print_table(
+        "", ("topic", "partition", "from", "until", "head", "records", "markers", "aborted", "forgotten"),
+        [(*asdict(one).values(),) for one in proof.offsets],
+        right=("partition", "from", "until", "head", "records", "markers", "aborted", "forgotten"),
+    )  # fmt: skip
 
 
 STAGES = {
@@ -129,11 +171,16 @@ def rebuild(
     from infra.cli.case_commands import user
     from infra.cli.part_command import rebuild_in_place
     from infra.rebuild_part import PARTS, plan_part
+    from infra.resend import REACTORS
 
     if dry_run + no_swap + swap + rollback > 1:
         raise typer.BadParameter("expected one of --dry-run, --no-swap, --swap and --rollback", param_hint="OPTIONS")
     if name in PARTS and (no_swap or swap or rollback):
         raise typer.BadParameter(f"{name} are replayed in place: there is no generation to swap", param_hint="OPTIONS")
+    if name in REACTORS:
+        raise typer.BadParameter(
+            f"{name} sends messages and keeps none: there is nothing to build; `tidemark resend {name}` sends them again", param_hint="NAME"
+        )
     needs = model_of("warehouse" if name in PARTS else name).needs
     context = Context()
     composition = context.need("kafka", "registry", *needs)
@@ -265,8 +312,8 @@ def repair(
         raise typer.BadParameter("expected --from-time or --from-offsets, found both", param_hint="OPTIONS")
     if from_time is None and from_offsets is None and wallet is None:
         raise typer.BadParameter("expected --from-time, --from-offsets or --wallet; all of it is a rebuild", param_hint="OPTIONS")
-    given = _offsets(from_offsets) if from_offsets is not None else None
-    end_given = _offsets(Path(until)) if until is not None and until.endswith(".json") else None
+    given = offsets_of(from_offsets) if from_offsets is not None else None
+    end_given = offsets_of(Path(until)) if until is not None and until.endswith(".json") else None
     end_time = time_of(until, _UNTIL, "--until") if until is not None and end_given is None else None
     composition = Context().need("kafka", "registry", "postgres")
     topics = WarehouseProjection.topics
@@ -286,16 +333,3 @@ def repair(
         f" `tidemark verify {name.value}` proves it."
     )
     return exits.OK
-
-
-def _offsets(file: Path) -> dict[tuple[str, int], int]:
-    """A position from a JSON file.
-
-    Raises:
-        typer.BadParameter: it is not one.
-    """
-    try:
-        found = loads(file.read_text("utf-8"))
-        return {(name.rpartition("/")[0], int(name.rpartition("/")[2])): int(offset) for name, offset in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise typer.BadParameter(f'{file}: expected JSON like {{"transaction-events/0": 1200}}: {error}', param_hint="OFFSETS") from error

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Event
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +9,7 @@ import typer
 from infra.cli import exits, output
 from infra.cli.app import MODEL, command
 from infra.cli.context import Context
+from infra.cli.interruption import until_interrupted
 from infra.cli.progress import Track
 from infra.cli.stack_commands import Json
 from infra.cli.times import milliseconds, time_of
@@ -57,7 +53,7 @@ def rescore(
     if dry_run:
         _show(work.plan(composition, model, first, end), is_dry=True, is_json=json)
         return exits.OK
-    with _until_interrupted() as stop, Track(f"rescore with {model}", "transactions") as track:
+    with until_interrupted("Stopping after the transactions at hand.") as stop, Track(f"rescore with {model}", "transactions") as track:
 
         def progress(stage: str, done: int, total: int) -> None:
             track.update(done, total, what=f"{model}: {stage}")
@@ -76,23 +72,6 @@ def _seq(composition: Composition, text: str, option: str) -> int:
         return int(text)
     at = time_of(text, f"expected a seq, {EARLIEST} or a time like 2026-11-02T12:00", option)
     return seq_at(composition, milliseconds(at))
-
-
-@contextmanager
-def _until_interrupted() -> Iterator[Event]:
-    """The first Ctrl-C is set, so that no Kafka transaction is left open; a second one ends at once."""
-    stop = Event()
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-        output.say("Stopping after the transactions at hand.")
-
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _show(result: RescoreResult, *, is_dry: bool, is_json: bool) -> None:

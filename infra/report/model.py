@@ -224,17 +224,33 @@ class Accounting(_Part):
         return self.read + self.read_again + self.elsewhere == self.recorded + self.held + self.refused + self.duplicates + self.quarantined
 
 
+class CoveredRange(_Part):
+    """A partition's offsets; the form of `projections.coverage.Covered`."""
+
+    topic: str
+    partition: int
+    first: int
+    until: int
+    head: int
+    records: int
+    markers: int = 0
+    aborted: int = 0
+    holes: int = 0
+
+
 class StoreProof(_Part):
     """One store read back against the log; the form of `projections.verify.Proof.as_json()`."""
 
     store: str
     ok: bool
     records: int = 0
+    applied: int | None = None
     rows: dict[str, int] = Field(default_factory=dict)
     excluded: dict[str, int] = Field(default_factory=dict)
     quarantined: int = 0
     lag_records: int = 0
     problems: tuple[str, ...] = ()
+    offsets: tuple[CoveredRange, ...] = ()
 
 
 class Verification(_Part):

@@ -9,6 +9,7 @@ calendar has goes to quarantine; a broken store stops the worker.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from projections.curated.table import EVENT_TYPE, canonical, columns, open_table
 from projections.curated.upkeep import Upkeep, delete_below, maintain
 from projections.errors import ProjectionError, StalePosition, StoreDisagrees, StoreUnavailable
 from projections.failpoints import APPLIED, reach
-from projections.protocol import EventBatch, Excluded, Rejection
+from projections.protocol import EventBatch, Excluded, ReadBack, Rejection
 from schema_registry.column_codec import TIME
 from schema_registry.contracts import TRANSACTION_EVENTS
 
@@ -150,17 +151,13 @@ class CuratedProjection:
             StoreUnavailable: catalog or S3 does not answer.
             StoreDisagrees: a data file that the snapshot names is gone.
         """
+        return _rows_of(self._reload())
+
+    @contextmanager
+    def pinned(self) -> Iterator[tuple[Position, ReadBack]]:
+        """The position of the current snapshot, and what reads its rows, whoever commits meanwhile. Errors as `read_back`."""
         table = self._reload()
-        try:
-            with translated("reading the table back"):
-                scan = table.scan(selected_fields=tuple(columns().names))
-                for piece in scan.to_arrow_batch_reader():
-                    if piece.num_rows:
-                        yield TABLE, canonical(pa.Table.from_batches([piece]))
-        except StoreUnavailable as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise StoreDisagrees(f"curated: a file that the current snapshot names is gone: {error.__cause__}") from error
-            raise
+        yield position_of(table), lambda: _rows_of(table)
 
     def publish(self) -> None:
         """Tell readers that this generation is the live one.
@@ -221,3 +218,16 @@ def _is_at(stored: Position, before: Position, after: Position) -> bool:
         if offset < before.get(tp, 0):
             raise ValueError(f"expected a position that rises, found {before[tp]} to {offset} at {tp[0]}-{tp[1]}")
     return all(stored.get(tp, 0) == before.get(tp, 0) for tp in after)
+
+
+def _rows_of(table: Table) -> Iterator[tuple[str, pa.Table]]:
+    try:
+        with translated("reading the table back"):
+            scan = table.scan(selected_fields=tuple(columns().names))
+            for piece in scan.to_arrow_batch_reader():
+                if piece.num_rows:
+                    yield TABLE, canonical(pa.Table.from_batches([piece]))
+    except StoreUnavailable as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise StoreDisagrees(f"curated: a file that the current snapshot names is gone: {error.__cause__}") from error
+        raise

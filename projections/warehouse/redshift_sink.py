@@ -16,7 +16,7 @@ from domain.log import Position, TopicPartition
 from projections.errors import ProjectionError, StalePosition
 from projections.failpoints import APPLIED, reach
 from projections.fingerprint import Fingerprint, fingerprints
-from projections.protocol import EventBatch, Excluded, Rejection
+from projections.protocol import EventBatch, Excluded, ReadBack, Rejection
 from projections.warehouse import redshift_statements as sql
 from projections.warehouse.canonical import expected_rows
 from projections.warehouse.facts import fact_rows
@@ -116,11 +116,17 @@ class RedshiftWarehouse:
         with redshift_translated("reading the warehouse back"), self._database.connect(self.schema) as connection:
             yield from stored_rows(connection)
 
-    def snapshot(self) -> tuple[Position, dict[str, Fingerprint]]:
-        """The checkpoint and the fingerprint of each table at that checkpoint. Errors as `read_back`."""
+    @contextmanager
+    def pinned(self) -> Iterator[tuple[Position, ReadBack]]:
+        """The checkpoint, and what reads every row at that checkpoint. Errors as `read_back`."""
         with redshift_translated("reading a snapshot"), self._database.connect(self.schema) as connection:
             position = {(topic, partition): offset for topic, partition, offset in run(connection, sql.LOAD_CHECKPOINTS)}
-            return position, fingerprints(stored_rows(connection))
+            yield position, lambda: stored_rows(connection)
+
+    def snapshot(self) -> tuple[Position, dict[str, Fingerprint]]:
+        """The checkpoint and the fingerprint of each table at that checkpoint. Errors as `read_back`."""
+        with self.pinned() as (position, read_back):
+            return position, fingerprints(read_back())
 
     def stored_counts(self) -> dict[str, int]:
         """How many rows each table holds, by the server's catalog.

@@ -74,8 +74,7 @@ class WarehouseProjection(PostgresStore):
         described: set[str] = set()
         trained: set[str] = set()
         with self._moving(after, "applying a batch") as cursor:
-            for place in sorted(after):
-                self._advance(cursor, place, before.get(place), after[place])
+            self._advance(cursor, before, after)
             for fact, rows in fact_rows(batch):
                 cursor.adbc_ingest(fact.table, rows.to_reader(max_chunksize=PIECE_ROWS), mode="append")
                 keys.add(fact, rows)

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-# The checkpoint moves first: the row lock makes a second writer wait here, and find that it is too late.
-ADVANCE_CHECKPOINT = """
-UPDATE checkpoints SET next_offset = $4
-WHERE topic = $1 AND partition = $2 AND next_offset = $3
-RETURNING 1
+# The checkpoint moves first: the row locks make a second writer wait here, and find that it is too late. They are taken in one order by
+# all, so that two writers cannot wait for each other in a circle. Whoever waited sees an older row than it has locked, so the offset is
+# compared in the UPDATE, which looks at the row again. A partition of which nothing was read may have no row yet.
+ADVANCE_CHECKPOINTS = """
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[]) AS w (topic, partition, before, after)
+),
+locked AS MATERIALIZED (
+    SELECT c.topic, c.partition FROM checkpoints c JOIN wanted w ON c.topic = w.topic AND c.partition = w.partition
+    ORDER BY c.topic COLLATE "C", c.partition
+    FOR UPDATE OF c
+),
+moved AS (
+    UPDATE checkpoints c SET next_offset = w.after
+    FROM wanted w JOIN locked l ON l.topic = w.topic AND l.partition = w.partition
+    WHERE c.topic = w.topic AND c.partition = w.partition AND c.next_offset = w.before
+    RETURNING c.topic, c.partition
+),
+started AS (
+    INSERT INTO checkpoints (topic, partition, next_offset)
+    SELECT w.topic, w.partition, w.after FROM wanted w
+    WHERE w.before = 0 AND NOT EXISTS (SELECT 1 FROM locked l WHERE l.topic = w.topic AND l.partition = w.partition)
+    ORDER BY w.topic COLLATE "C", w.partition
+    ON CONFLICT (topic, partition) DO NOTHING
+    RETURNING topic, partition
+)
+SELECT topic, partition FROM moved UNION ALL SELECT topic, partition FROM started
 """
-START_CHECKPOINT = """
-INSERT INTO checkpoints (topic, partition, next_offset) VALUES ($1, $2, $3)
-ON CONFLICT (topic, partition) DO NOTHING
-RETURNING 1
-"""
+"""Topics, partitions, offsets before and after, as arrays → the places that it moved. All or it must be rolled back."""
 LOCK_TIMEOUT_S = 10
 """How long a writer waits for rows that another one holds: longer than any batch, shorter than the patience of whoever waits for it."""
 BOUND_WAITING = "SELECT set_config('lock_timeout', $1, false)"

@@ -15,6 +15,7 @@ from adbc_driver_manager.dbapi import Connection, Cursor
 from domain.log import Position, TopicPartition
 from projections.errors import ProjectionError, StalePosition, StoreUnavailable
 from projections.fingerprint import Fingerprint, fingerprints
+from projections.protocol import ReadBack
 from projections.warehouse import statements as sql
 from projections.warehouse.connection import Connect, connector, read_through, run, translated
 
@@ -89,8 +90,9 @@ class PostgresStore(ABC):
             with read_through():
                 yield from self._stored(cursor)
 
-    def snapshot(self) -> tuple[Position, dict[str, Fingerprint]]:
-        """The checkpoint and the fingerprint of each table at that checkpoint, whoever writes meanwhile.
+    @contextmanager
+    def pinned(self) -> Iterator[tuple[Position, ReadBack]]:
+        """The checkpoint, and what reads every row at that checkpoint, whoever writes meanwhile.
 
         Raises:
             StoreUnavailable: Postgres does not answer.
@@ -99,9 +101,17 @@ class PostgresStore(ABC):
         """
         with translated("reading a snapshot"), self._open() as connection, connection.cursor() as cursor:
             run(cursor, sql.READ_SNAPSHOT)
-            position = _position(cursor)
-            with read_through():
-                return position, fingerprints(self._stored(cursor))
+
+            def read_back() -> Iterator[tuple[str, pa.Table]]:
+                with read_through():
+                    yield from self._stored(cursor)
+
+            yield _position(cursor), read_back
+
+    def snapshot(self) -> tuple[Position, dict[str, Fingerprint]]:
+        """The checkpoint and the fingerprint of each table at that checkpoint. Errors as `pinned`."""
+        with self.pinned() as (position, read_back):
+            return position, fingerprints(read_back())
 
     def stored_counts(self) -> dict[str, int]:
         """How many rows each table holds, by the server's own estimate; a table never analysed counts 0.
@@ -120,16 +130,27 @@ class PostgresStore(ABC):
             with translated("closing the connection"):
                 connection.close()
 
-    def _advance(self, cursor: Cursor, place: TopicPartition, before: int | None, after: int) -> None:
-        topic, partition = place
-        if after < (before or 0):
-            raise ValueError(f"expected a checkpoint that rises, found {before} to {after} at {topic}-{partition}")
-        moved = run(cursor, sql.ADVANCE_CHECKPOINT, (topic, partition, before, after)) if before is not None else []
-        if not moved and not before:  # nothing read yet is the same as no checkpoint
-            moved = run(cursor, sql.START_CHECKPOINT, (topic, partition, after))
-        if not moved:
+    def _advance(self, cursor: Cursor, before: Position, after: Position) -> None:
+        """Move the checkpoint of every partition in `after` by compare-and-set; one absent from `before` was never read.
+
+        Raises:
+            StalePosition: one of them stands elsewhere. The transaction must not be committed.
+            ValueError: one would fall.
+        """
+        places = sorted(after)
+        if falling := [place for place in places if after[place] < before.get(place, 0)]:
+            topic, partition = falling[0]
+            raise ValueError(f"expected a checkpoint that rises, found {before[falling[0]]} to {after[falling[0]]} at {topic}-{partition}")
+        if not places:
+            return
+        columns = [[topic for topic, _ in places], [partition for _, partition in places]]
+        columns += [[before.get(place, 0) for place in places], [after[place] for place in places]]
+        moved = set(run(cursor, sql.ADVANCE_CHECKPOINTS, columns))
+        if missed := [place for place in places if place not in moved]:
+            topic, partition = missed[0]
             raise StalePosition(
-                f"expected the checkpoint of {self.name} at {before} for {topic}-{partition}, found another: a second worker has written"
+                f"expected the checkpoint of {self.name} at {before.get(missed[0])} for {topic}-{partition}, found another: a second worker"
+                " has written"
             )
 
     def _end_stalled(self, places: Collection[TopicPartition]) -> None:

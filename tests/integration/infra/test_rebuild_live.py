@@ -18,7 +18,7 @@ from infra.notifier import QUEUE
 from infra.rebuild import RebuildRefused, plan_of, rebuild, rollback, swap
 from infra.repair import repair
 from projections.runner import Runner
-from schema_registry.contracts import CASE_EVENTS
+from schema_registry.contracts import CASE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.live_log import COUNT, is_green, live_log, settle, stored, traffic
 from tests.integration.infra.own_log import OwnLog
@@ -55,6 +55,17 @@ def test_the_live_worker_goes_on_while_the_next_generation_is_built(log: OwnLog)
     assert log.stack.status()["warehouse"].pid != pid, "it works on the new generation now"
     assert is_green(log)
     assert stored(log.composition, live + 1) >= taken[-1]
+
+
+def test_stores_are_proven_while_traffic_flows(log: OwnLog) -> None:
+    composition = log.fresh()
+    verifier = composition.verifier(patience_s=30)
+    before = log.ends([TRANSACTION_EVENTS])
+    with traffic(log):
+        for proof in (verifier.log(), verifier.projection(composition.warehouse()), verifier.log()):
+            assert proof.problems == [] and proof.is_ok
+            assert all(one.holes == 0 and one.until == one.head for one in proof.offsets)
+        assert sum(log.ends([TRANSACTION_EVENTS]).values()) > sum(before.values()), "or nothing flowed"
 
 
 def test_it_may_stop_before_the_swap_which_is_then_a_step_of_its_own(log: OwnLog) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka import Producer
 
 from domain.commands import FreezeWallet, LabelWallet, ReleaseWallet
 from domain.log import NewRecord
-from infra.cli.log_commands import show_proof
-from projections.verify import Proof
+from infra.cli.log_commands import show_proof, show_ranges
+from projections.verify import DROPPED, NOT_READ, Proof
 from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS, WALLET_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
@@ -34,9 +37,23 @@ def log() -> Iterator[OwnLog]:
         log.simulate(300, seed=3)
         noise = [NewRecord(TRANSACTION_EVENTS, b"k", b"\x00noise"), NewRecord(WALLET_EVENTS, b"k", b"\xff" * 40)]
         log.composition.producer.append(noise)
+        with transaction(log) as aborted:
+            for value in (b"never", b"was"):
+                aborted.produce(WALLET_EVENTS, value, b"k")
         for name in ("warehouse", "graph", "archive"):  # what the first two put into quarantine is archived too
             log.drive(name)
         yield log
+
+
+@contextmanager
+def transaction(log: OwnLog) -> Iterator[Producer]:
+    """A Kafka transaction that is open while the block runs and aborted afterwards."""
+    producer = Producer({**log.composition.clients.kafka, "transactional.id": "test-verify"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    yield producer
+    producer.flush(30)
+    producer.abort_transaction(30)
 
 
 def proofs(log: OwnLog) -> dict[str, Proof]:
@@ -62,6 +79,58 @@ def test_every_store_equals_the_log_and_every_record_is_accounted_for(log: OwnLo
     assert found["warehouse"].rows["fact_transaction"] == 300
     assert (found["warehouse"].quarantined, found["graph"].quarantined, found["archive"].quarantined) == (2, 2, 0)
     assert found["archive"].records == sum(found["archive"].rows.values())
+
+
+def counts(proof: Proof, topic: str) -> dict[str, int]:
+    """What became of a topic's offsets. Each range is whole."""
+    found = {"records": 0, "markers": 0, "aborted": 0, "holes": 0}
+    for one in (one for one in proof.offsets if one.topic == topic):
+        assert one.until - one.first == one.records + one.markers + one.aborted + one.holes
+        for name in found:
+            found[name] += getattr(one, name)
+    return found
+
+
+def test_each_offset_up_to_the_last_stable_one_is_a_record_or_a_hole_with_a_name(log: OwnLog) -> None:
+    found = proofs(log)
+    heads = log.composition.log.heads([TRANSACTION_EVENTS, WALLET_EVENTS])
+    for name in STORES:
+        ranges = {(one.topic, one.partition): (one.first, one.until, one.head) for one in found[name].offsets}
+        assert {place: ranges[place] for place in heads} == {place: (0, head, head) for place, head in heads.items()}
+        wallet, transactions = counts(found[name], WALLET_EVENTS), counts(found[name], TRANSACTION_EVENTS)
+        assert (wallet["aborted"], wallet["holes"], transactions["aborted"], transactions["holes"]) == (2, 0, 0, 0)
+        assert transactions["records"] == 301 and transactions["markers"] >= 1 and wallet["markers"] >= 1
+        assert sum(one.records for one in found[name].offsets) == found[name].records
+        left_out = sum(found[name].excluded.get(reason, 0) for reason in (NOT_READ, DROPPED))
+        assert found[name].records == (found[name].applied or 0) + found[name].quarantined + left_out
+    assert counts(found["log"], COMMANDS)["records"] == found["log"].records
+    assert json.loads(json.dumps(found["graph"].as_json()))["offsets"][0].keys() >= {
+        "first",
+        "until",
+        "head",
+        "records",
+        "markers",
+        "aborted",
+    }
+
+
+def test_the_head_is_the_last_stable_offset_while_a_transaction_is_open(log: OwnLog, capsys: pytest.CaptureFixture[str]) -> None:
+    place = (WALLET_EVENTS, 0)
+    before = log.composition.log.heads([WALLET_EVENTS])[place]
+    with transaction(log) as pending:
+        pending.produce(WALLET_EVENTS, b"not yet", b"k", partition=place[1])
+        pending.flush(30)
+        assert log.composition.clients.admin.written([WALLET_EVENTS])[place] == before + 1
+        proof = log.composition.verifier().projection(log.composition.warehouse())
+        assert proof.is_ok
+        (found,) = (one for one in proof.offsets if (one.topic, one.partition) == place)
+        assert (found.until, found.head) == (before, before)
+    (found,) = (one for one in proofs(log)["warehouse"].offsets if (one.topic, one.partition) == place)
+    assert (found.until, found.head) == (before + 2, before + 2), "the aborted record and its marker"
+    show_proof(proof)
+    show_ranges(proof)
+    shown = capsys.readouterr().out
+    assert "2 records of aborted transactions" in shown and "up to the last stable offset" in shown
 
 
 def test_an_object_replaced_in_s3_makes_the_archive_red_and_names_the_record(log: OwnLog) -> None:

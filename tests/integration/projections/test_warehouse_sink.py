@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -175,6 +177,62 @@ def test_of_two_writers_one_wins(dsn: str) -> None:
     with pytest.raises(StalePosition):
         second.apply(batch_of(more), before, after)
     assert stored_rows(first) == expected_rows(first, batch_of(start), batch_of(more))
+
+
+@pytest.mark.parametrize("other", [1, None])
+def test_one_partition_that_stands_elsewhere_stops_the_batch_of_all(warehouse: WarehouseProjection, other: int | None) -> None:
+    start, more = transactions(0, 60), transactions(60, 60)
+    warehouse.apply(batch_of(start), {}, position_after(start))
+    rows, position = stored_rows(warehouse), dict(warehouse.load_position())
+    topic, partition = elsewhere = max(position)
+    believed = {place: offset for place, offset in position.items() if place != elsewhere}
+    if other is not None:
+        believed[elsewhere] = other
+    with pytest.raises(StalePosition, match=f"at {other} for {topic}-{partition}, found another"):
+        warehouse.apply(batch_of(more), believed, position_after(more, position))
+    assert (stored_rows(warehouse), warehouse.load_position()) == (rows, position)
+
+
+# A row that another writer moves, and one that it makes: each while this writer waits for it.
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE checkpoints SET next_offset = next_offset + 1 WHERE partition = 5",
+        "INSERT INTO checkpoints (topic, partition, next_offset) VALUES ('transaction-events', 5, 3)",
+    ],
+    ids=["moved", "made"],
+)
+def test_a_writer_that_waited_for_another_finds_that_it_is_too_late(dsn: str, change: str) -> None:
+    is_made = change.startswith("INSERT")
+    warehouse = WarehouseProjection(dsn)
+    start = [one for one in transactions(0, 60) if not is_made or one.partition != 5]
+    warehouse.apply(batch_of(start), {}, position_after(start))
+    rows, position = stored_rows(warehouse), dict(warehouse.load_position())
+    more = transactions(60, 60)
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            warehouse.apply(batch_of(more), position, position_after(more, position))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write)
+    with psycopg.connect(dsn) as rival:
+        rival.execute(f"SET search_path TO {schema_of(1)}".encode())
+        rival.execute(change.encode())
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not query(dsn, "SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"):
+            assert time.monotonic() < deadline, "it does not wait for the other"
+            time.sleep(0.02)
+    thread.join(30)
+    assert [type(failure) for failure in failures] == [StalePosition]
+    assert "transaction-events-5" in str(failures[0])
+    assert stored_rows(warehouse) == rows
+    assert {place: offset for place, offset in warehouse.load_position().items() if place[1] != 5} == {
+        place: offset for place, offset in position.items() if place[1] != 5
+    }
 
 
 def test_two_workers_of_different_partitions_share_dimensions(dsn: str) -> None:

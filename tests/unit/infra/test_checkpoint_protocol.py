@@ -30,7 +30,7 @@ from projections.errors import StalePosition, StoreUnavailable
 from projections.quarantine import replayed_places
 from projections.records import RecordBatch
 from projections.runner import FlushPolicy
-from projections.verify import Verifier
+from projections.verify import Aside, Verifier
 from tests.unit.infra.memory_world import NAME, PARTITIONS, MemoryTarget, World, WorldSource, WorldTransactions
 from tests.unit.projections.fakes import CATALOG, MemoryTable, T, value_of
 from tests.unit.projections.lockstep import Killed, LockstepWorker, Outcome
@@ -343,7 +343,8 @@ def test_a_replay_that_dies_before_it_says_so_leaves_a_store_that_equals_the_log
         world = machine.world
         state = world.quarantine_state()
         assert len(state.entries) == 1
-        verifier = Verifier(world.read, world.ends, frozenset(state.entries), CATALOG, frozenset(state.dropped))
+        aside = Aside(frozenset(state.entries), frozenset(state.dropped))
+        verifier = Verifier(world.read, world.ends, lambda: aside, CATALOG)
         proof = verifier.projection(world.sink(1))
         assert (proof.problems, proof.rows, proof.quarantined) == ([], {"rows": 2}, 0)
         machine.give_back(kill=None)

@@ -48,6 +48,7 @@ def test_a_mapping_is_drafted_from_a_header(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     "arguments",
     [["verify"], ["ingest", "FILE"], ["train"], ["deploy"], ["alerts", "list"], ["quarantine", "list"], ["rebuild", "graph"],
+     ["resend", "notifier", "--from", "earliest"],
      ["investigate", "ethereum:0x1"], ["score", "ethereum:0x1:0"], ["freeze", "ethereum:0x1", "--reason", "x"]],
 )  # fmt: skip
 def test_without_a_stack_one_sentence_says_what_to_do(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from infra.report.model import (
     latency_bins,
     to_json,
 )
+from projections.coverage import Covered
 from projections.verify import Proof
 from tests.unit.infra.report import samples
 
@@ -53,7 +54,8 @@ def test_the_json_has_the_keys_that_scripts_rely_on():
 
 
 def test_a_proof_of_the_verifier_fits():
-    proof = Proof("graph", False, records=3, rows={"sent": 2}, problems=["one row is missing"])
+    covered = [Covered("transaction-events", 0, 0, 5, 5, 3, markers=1, aborted=1)]
+    proof = Proof("graph", False, records=3, applied=3, rows={"sent": 2}, problems=["one row is missing"], offsets=covered)
     assert StoreProof.model_validate_json(json.dumps(proof.as_json())).problems == ("one row is missing",)
 
 
