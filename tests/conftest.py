@@ -12,6 +12,7 @@ import structlog
 
 from infra.settings import Neo4jSettings, S3Settings, Settings, load_settings
 from infra.stack import Stack
+from tests.shared_servers import SharedServers
 
 
 def bare_settings(folder: Path, name: str = "tests") -> Settings:
@@ -37,6 +38,18 @@ def stack() -> Iterator[Stack]:
         yield local
     finally:
         local.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_servers() -> Iterator[SharedServers]:
+    """Servers for modules that use the real topics: `own_log` empties them for each. Beside `stack`, which is never emptied."""
+    folder = Path(tempfile.mkdtemp(prefix="tidemark-shared-"))
+    servers = SharedServers(bare_settings(folder, "own"))
+    try:
+        yield servers
+    finally:
+        servers.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -22,14 +22,15 @@ from infra.read_your_write import NotIncludedYet, WriteToken, token_now, wait_fo
 from schema_registry.contracts import COMMANDS, SCORE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 HEADER = "timestamp,block_number,tx_hash,from_address,to_address,value_eth,contract_address,is_error\n"
 ROWS = 20
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres"]) as found:
         yield found
 
 

@@ -14,13 +14,14 @@ from infra.stack import neo4j as neo4j_part
 from projections.verify import Proof, Verifier
 from projections.warehouse import WarehouseGenerations
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 COUNT = 400
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres", "neo4j"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres", "neo4j"]) as found:
         found.simulate(COUNT, seed=3)
         found.drive("warehouse")
         yield found
