@@ -1,4 +1,4 @@
-"""Servers that test modules use one after the other: each finds them empty, none waits for their start again.
+"""Servers that test modules use one after the other: who needs them empty has them emptied, nobody waits for a start again.
 
 A start of all of them takes some twenty seconds of both cores, making them empty one or two. Whoever damages a server itself
 (kills it, changes its configuration) takes servers of its own instead.
@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import psycopg
@@ -29,36 +30,46 @@ EMPTY_S: Final = 30.0
 
 
 class SharedServers:
-    """One stack, started with the first module and stopped by `close`.
+    """One stack, whose servers are started when the first module wants them and stopped by `close`.
 
     Args:
         settings: of a stack in a folder of its own, no server given.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._is_used = False
+        self.stack = Stack.of(settings)
 
-    def emptied(self, parts: Sequence[str]) -> Stack:
-        """Have exactly these servers run with nothing in them, as after a first start; contracts may be registered already."""
-        stack = Stack.of(self._settings)
-        if self._is_used:
-            self._clear(stack, [name for name in KEPT if name in parts and name in stack.status()])
-        self._is_used = True
-        stack.up(parts, is_tethered=True)
-        return stack
+    def emptied(self, parts: Sequence[str]) -> None:
+        """Have these servers run with nothing in them, as after a first start, and none but them and `KEPT`.
+
+        Contracts may be registered already.
+        """
+        running = self.stack.status()
+        kept = [name for name in KEPT if name in running]
+        self.stop_workers()
+        self.stack.stop_parts(set(SERVERS) - set(kept))
+        if kept:
+            self._clear(kept)
+        self.stack.up(parts, is_tethered=True)
+
+    def stop_workers(self) -> None:
+        """Stop every worker that was left running, all at once."""
+        with self.stack.state.change_desired() as box:
+            names = set(box[0].workers)
+            box[0] = replace(box[0], workers={})
+        deadline = time.monotonic() + EMPTY_S
+        while names & set(self.stack.status()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"of the workers {sorted(names)} some still run after {EMPTY_S:.0f} s")
+            time.sleep(0.05)
 
     def close(self) -> None:
-        """Stop every server and remove what they kept."""
-        Stack.of(self._settings).down()
-        shutil.rmtree(self._settings.stack_dir, ignore_errors=True)
+        """Stop every server."""
+        self.stack.down()
 
-    def _clear(self, stack: Stack, kept: Sequence[str]) -> None:
-        for name in stack.state.desired().workers:
-            stack.stop_worker(name)
-        stack.stop_parts(set(SERVERS) - set(kept))
-        stack.wait_ready(kept)  # one may just be coming back
-        clients = Clients(stack.settings())
+    def _clear(self, kept: Sequence[str]) -> None:
+        self.stack.wait_ready(kept)  # one may just be coming back
+        clients = Clients(self.stack.settings())
         if "kafka" in kept:
             _forget_topics(AdminClient(clients.kafka))
         if "s3" in kept:
@@ -67,10 +78,10 @@ class SharedServers:
             _new_database(clients)
         clients.close()
         # The workers' own state, notes, packages, and the folders of servers that begin anew.
-        for folder in stack.state.folder.iterdir():
+        for folder in self.stack.state.folder.iterdir():
             if folder.is_dir() and folder.name not in (*kept, "logs"):
                 shutil.rmtree(folder)
-        for log in stack.state.logs.iterdir():
+        for log in self.stack.state.logs.iterdir():
             if log.stem not in (*kept, "supervisor"):
                 log.unlink()
 

@@ -64,9 +64,13 @@ class OwnLog:
 
 @contextmanager
 def own_log(servers: SharedServers, parts: Sequence[str]) -> Iterator[OwnLog]:
-    """A log on these servers, which were emptied for it; topics and contracts are there."""
-    with _prepared(servers.emptied(parts)) as found:
-        yield found
+    """A log on these servers, which are emptied for it; topics and contracts are there. Its workers are stopped at the end."""
+    servers.emptied(parts)
+    try:
+        with _prepared(servers.stack) as found:
+            yield found
+    finally:
+        servers.stop_workers()
 
 
 @contextmanager

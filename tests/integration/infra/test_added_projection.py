@@ -81,7 +81,8 @@ def road(shared_servers: SharedServers, tmp_path_factory: pytest.TempPathFactory
     with installed(folder), own_log(shared_servers, ["kafka", "registry", "s3", "postgres"]) as log, pytest.MonkeyPatch.context() as patch:
         log.simulate(COUNT, seed=3)
         log.composition.producer.append([NewRecord(TRANSACTION_EVENTS, b"k", b"\x00noise")])
-        for name, value in (("TIDEMARK_STATE_DIR", log.stack.state.folder.parent), ("TIDEMARK_STACK", "own")):
+        folder_of_stack = log.stack.state.folder
+        for name, value in (("TIDEMARK_STATE_DIR", folder_of_stack.parent), ("TIDEMARK_STACK", folder_of_stack.name)):
             patch.setenv(name, str(value))
         worker = [sys.executable, "-m", "infra.cli", "run", NAME]
         log.stack.start_worker(NAME, worker, {"PYTHONPATH": str(folder)})

@@ -55,7 +55,7 @@ def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
 @pytest.fixture(autouse=True)
 def _this_stack(log: OwnLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEMARK_STATE_DIR", str(log.stack.state.folder.parent))
-    monkeypatch.setenv("TIDEMARK_STACK", "own")
+    monkeypatch.setenv("TIDEMARK_STACK", log.stack.state.folder.name)
 
 
 def label(log: OwnLog, *labels: tuple[str, str, str]) -> None:

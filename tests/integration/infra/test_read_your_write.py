@@ -118,7 +118,7 @@ def test_the_command_tells_scripts_by_its_exit_status(
     log: OwnLog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TIDEMARK_STATE_DIR", str(log.stack.state.folder.parent))
-    monkeypatch.setenv("TIDEMARK_STACK", "own")
+    monkeypatch.setenv("TIDEMARK_STACK", log.stack.state.folder.name)
     token = str(token_now(log.composition))
     assert run(["wait", token, "--for", "warehouse", "--for", "scorer", "--json"]) == exits.OK
     found = json.loads(capsys.readouterr().out)
