@@ -206,11 +206,13 @@ def run(
     from infra.composition import WORKERS
     from infra.logs import configure
     from infra.read_models import added
-    from infra.worker import run_worker
+    from infra.worker import leave_out_unused, run_worker
 
     known = (*WORKERS, *added())
     if name not in known:
         raise typer.BadParameter(f"expected one of {', '.join(known)}, found {name!r}", param_hint="NAME")
+    if name in WORKERS:  # an installed projection may want anything
+        leave_out_unused()
     context = Context()
     configure("debug" if chosen.is_debug else context.given.log_level)
     return run_worker(context.settings, name)
