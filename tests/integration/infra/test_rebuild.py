@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from infra import rebuild as rebuild_module
 from infra.composition import Composition
 from infra.rebuild import RebuildRefused, rebuild
 from infra.stack import neo4j as neo4j_part
@@ -76,7 +77,8 @@ def test_an_interrupted_one_is_gone_on_with(log: OwnLog, monkeypatch: pytest.Mon
     assert facts(log.composition) == COUNT
 
 
-def test_the_archive_gets_a_folder_of_its_own_and_its_worker_back(log: OwnLog) -> None:
+def test_the_archive_gets_a_folder_of_its_own_and_its_worker_back(log: OwnLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuild_module, "WAIT_S", 0.01)  # this worker never comes to where it could be compared
     log.stack.start_worker("archive", [sys.executable, "-c", "import time; time.sleep(900)"])
     log.stack.wait_ready(["archive"])
     pid = log.stack.status()["archive"].pid
