@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import structlog
 from infra.settings import Neo4jSettings, S3Settings, Settings, load_settings
 from infra.stack import Stack
 from tests.shared_servers import SharedServers
+
+# The servers of tests live for minutes: what Java's second compiler would take of two cores, it never gives back.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 def bare_settings(folder: Path, name: str = "tests") -> Settings:
