@@ -19,7 +19,7 @@ SEED ?=
 # Options of pytest, for example `make test ARGS="tests/unit -x"`.
 ARGS ?=
 # Test files that run side by side, each lane with servers of its own (2.5 GiB); 0: one after the other, in one process.
-LANES ?= 2
+LANES ?= 0
 
 .PHONY: help setup demo test check bench crash-test up down clean distclean
 
@@ -32,7 +32,7 @@ setup: ## install what is missing into .venv (nothing happens the second time)
 demo: setup ## run the main job and leave the system running: DATA= LABELS= MAPPING= SIZE=small|full SPAN=test|validation
 	@$(TIDEMARK) demo $(demo_options)
 
-test: setup ## run every test, two files at a time, on servers of its own: ARGS="..." goes to pytest, LANES=0 one after the other
+test: setup ## run every test, on servers of its own: ARGS="..." goes to pytest, LANES=2 runs two files side by side
 	@$(VENV)/bin/python -m pytest -n $(LANES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## style, format, types and the direction of imports
