@@ -13,11 +13,12 @@ from tests.shared_servers import SharedServers
 
 PARTS = ("kafka", "registry", "s3", "postgres")
 STORES = ("archive", "warehouse")
+COUNT = 100
 
 
 def test_nothing_of_the_module_before_is_left(shared_servers: SharedServers) -> None:
     with own_log(shared_servers, PARTS) as log:
-        log.simulate(20, seed=3)
+        log.simulate(COUNT, seed=3)
         for name in STORES:
             log.drive(name)
         log.stack.start_worker("warehouse", [sys.executable, "-m", "infra.cli", "run", "warehouse"])
@@ -34,7 +35,7 @@ def test_nothing_of_the_module_before_is_left(shared_servers: SharedServers) -> 
         with psycopg.connect(composition.warehouse_dsn) as connection:
             assert connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'warehouse%'").fetchall() == []
         assert not (log.stack.state.folder / "command-handler").exists()
-        log.simulate(20, seed=3)  # known to the log before, unknown to this one
+        log.simulate(COUNT, seed=3)  # known to the log before, unknown to this one
         for name in STORES:
             log.drive(name)
         assert log.verify(log.fresh().warehouse()).is_ok
