@@ -22,7 +22,7 @@ from domain.errors import InvalidValue, TidemarkError
 SECRETS_FILE_VARIABLE = "TIDEMARK_SECRETS_FILE"
 STATE_FOLDER = ".tidemark"
 DEFAULT_STACK = "demo"
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM", "SSL_CERT_FILE", "VIRTUAL_ENV")
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM", "SSL_CERT_FILE", "VIRTUAL_ENV", "JDK_JAVA_OPTIONS")
 _START_OR_SET = "start the stack (`tidemark up`) or set TIDEMARK"
 
 Size = Literal["full", "small"]

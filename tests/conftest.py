@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ import structlog
 
 from infra.settings import Neo4jSettings, S3Settings, Settings, load_settings
 from infra.stack import Stack
+from tests.shared_servers import SharedServers
+
+# The servers of tests live for minutes: what Java's second compiler would take of two cores, it never gives back.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 def bare_settings(folder: Path, name: str = "tests") -> Settings:
@@ -28,58 +33,58 @@ def _fresh_logging() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """A stack on free ports of its own. Nothing runs yet: call `stack.up([...])` or ask for a narrower fixture."""
+def shared_servers() -> Iterator[SharedServers]:
+    """The servers of this session, on free ports of their own. Nothing runs yet. `own_log` empties them for a module."""
     # Not pytest's tmp_path: that keeps the last three runs, and this holds gigabytes.
     folder = Path(tempfile.mkdtemp(prefix="tidemark-tests-"))
-    local = Stack.of(bare_settings(folder))
+    servers = SharedServers(bare_settings(folder))
     try:
-        yield local
+        yield servers
     finally:
-        local.down()
+        servers.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def stack_settings(stack: Stack) -> Settings:
-    """Settings of the whole stack, every server ready."""
-    stack.up(is_tethered=True)
-    return stack.settings()
+# Below, a module at a time: one between may have had servers stopped.
+@pytest.fixture(scope="module")
+def stack(shared_servers: SharedServers) -> Stack:
+    """The stack of these servers, with whatever other modules left there: call `stack.up([...])` or ask for a narrower fixture."""
+    return shared_servers.stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kafka_bootstrap(stack: Stack) -> str:
     """Address of a running Kafka."""
     return stack.up(["kafka"], is_tethered=True).kafka
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def registry_url(stack: Stack) -> str:
     """Address of a running schema registry, its global compatibility FULL_TRANSITIVE."""
     return stack.up(["registry"], is_tethered=True).registry
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3_settings(stack: Stack) -> S3Settings:
     """A running object store whose bucket exists."""
     stack.up(["s3"], is_tethered=True)
     return stack.settings().s3
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def postgres_dsn(stack: Stack) -> str:
     """Address of a running Postgres, password included."""
     return stack.up(["postgres"], is_tethered=True).postgres_dsn.get_secret_value()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def neo4j_settings(stack: Stack) -> Neo4jSettings:
     """A running Neo4j."""
     stack.up(["neo4j"], is_tethered=True)
     return stack.settings().neo4j
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def aws_url(stack: Stack) -> str:
     """Address of the running AWS double."""
     return stack.up(["aws"], is_tethered=True).aws

@@ -211,10 +211,13 @@ def run(
     ] = 1,
 ) -> int:
     """Run one worker in this process until Ctrl-C or SIGTERM: what the stack, systemd or a container starts."""
+    from infra.composition import WORKERS
     from infra.logs import configure
-    from infra.worker import run_worker
+    from infra.worker import leave_out_unused, run_worker
 
     _demand_worker(name, instance, "--instance")
+    if name in WORKERS:  # an installed projection may want anything
+        leave_out_unused()
     context = Context()
     configure("debug" if chosen.is_debug else context.given.log_level)
     return run_worker(context.settings, name, instance)

@@ -43,7 +43,7 @@ from tests.e2e.network import SERVERS as NETWORKED
 from tests.e2e.network import Network, closing
 from tests.e2e.small_model import deploy_small_model
 from tests.fault_proxy import FAULTS, Fault
-from tests.integration.infra.own_log import OwnLog, own_log
+from tests.integration.infra.own_log import OwnLog, own_servers
 
 _TRANSFORMER = (at.FETCHED, at.DECIDED, at.PRODUCED, at.OFFSETS_SENT, at.COMMITTED, at.INDEXED, at.ACKNOWLEDGED)
 _SINK = (at.FETCHED, at.DECODED, at.SET_ASIDE, at.APPLIED, at.COMMITTED, at.ACKNOWLEDGED)
@@ -316,7 +316,7 @@ def run_matrix(kills: int, seed: int, console: Console) -> Outcome:
     """Kill at least `kills` times, servers and network included, and judge."""
     rng = random.Random(seed)
     networks: list[Network] = []
-    with closing(networks), own_log(list(SERVERS), lambda stack: networks.append(Network(stack))) as log:
+    with closing(networks), own_servers(list(SERVERS), lambda stack: networks.append(Network(stack))) as log:
         deploy_small_model(log)
         matrix = CrashMatrix(log, WORKERS, rng, lambda text: console.print(f"  {text}", style="dim", highlight=False), networks[0])
         while matrix.outcome.kills.total() < kills * 2 // 3 and not matrix.outcome.problems:

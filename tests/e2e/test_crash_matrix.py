@@ -12,7 +12,7 @@ from tests.e2e.crash_matrix import SERVERS, STEPS, WITHOUT_MODEL, CrashMatrix
 from tests.e2e.network import SERVERS as NETWORKED
 from tests.e2e.network import Network, closing
 from tests.fault_proxy import Fault
-from tests.integration.infra.own_log import OwnLog, own_log
+from tests.integration.infra.own_log import OwnLog, own_servers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -29,7 +29,7 @@ def networks() -> Iterator[list[Network]]:
 
 @pytest.fixture(scope="module")
 def log(networks: list[Network]) -> Iterator[OwnLog]:
-    with own_log(list(SERVERS), lambda stack: networks.append(Network(stack))) as log:
+    with own_servers(list(SERVERS), lambda stack: networks.append(Network(stack))) as log:
         yield log
 
 

@@ -18,6 +18,7 @@ from projections.verify import Proof
 from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -31,8 +32,8 @@ MOMENTS_S = {"command-handler": (0.0, 0.1), "archive": (0.0, 1.5), "warehouse": 
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres", "neo4j"]) as log:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres", "neo4j"]) as log:
         for name in WORKERS:
             log.stack.start_worker(name, [sys.executable, "-m", "infra.cli", "run", name])
         yield log

@@ -21,14 +21,15 @@ from projections.warehouse.sink import schema_of
 from schema_registry.contracts import COMMANDS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 COUNT = 1_000
 
 
 @contextmanager
-def live_log(parts: Sequence[str], drives: Sequence[str]) -> Iterator[OwnLog]:
+def live_log(servers: SharedServers, parts: Sequence[str], drives: Sequence[str]) -> Iterator[OwnLog]:
     """`COUNT` transactions and a described wallet; `drives` have read them once, handler and warehouse go on as processes."""
-    with own_log(parts) as found:
+    with own_log(servers, parts) as found:
         codec = RecordCodec(found.composition.clients.catalog)
         now = datetime.now(UTC)
         named = [LabelWallet("ethereum:0x1", "illicit", "test", now), DescribeWallet("ethereum:0x1", "contract", "Ann", None, "test", now)]

@@ -22,6 +22,7 @@ from projections.runner import Runner
 from projections.verify import Proof
 from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 from tests.conftest import bare_settings
+from tests.shared_servers import SharedServers
 
 
 @dataclass
@@ -62,8 +63,19 @@ class OwnLog:
 
 
 @contextmanager
-def own_log(parts: Sequence[str], before_up: Callable[[Stack], None] = lambda stack: None) -> Iterator[OwnLog]:
-    """Start these servers in a folder that is removed at the end; topics and contracts are there.
+def own_log(servers: SharedServers, parts: Sequence[str]) -> Iterator[OwnLog]:
+    """A log on these servers, which are emptied for it; topics and contracts are there. Its workers are stopped at the end."""
+    servers.emptied(parts)
+    try:
+        with _prepared(servers.stack) as found:
+            yield found
+    finally:
+        servers.stop_workers()
+
+
+@contextmanager
+def own_servers(parts: Sequence[str], before_up: Callable[[Stack], None] = lambda stack: None) -> Iterator[OwnLog]:
+    """As `own_log`, on servers that nobody else uses, before or after: for whoever damages them. They take some twenty seconds to start.
 
     Args:
         before_up: told of the stack before any server of it runs.
@@ -73,9 +85,19 @@ def own_log(parts: Sequence[str], before_up: Callable[[Stack], None] = lambda st
     try:
         before_up(stack)
         stack.up(parts, is_tethered=True)
-        composition = Composition(stack.settings())
-        prepare_log(composition)
-        yield OwnLog(stack, composition)
+        with _prepared(stack) as found:
+            yield found
     finally:
         stack.down()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _prepared(stack: Stack) -> Iterator[OwnLog]:
+    composition = Composition(stack.settings())
+    prepare_log(composition)
+    found = OwnLog(stack, composition)
+    try:
+        yield found
+    finally:
+        found.composition.close()

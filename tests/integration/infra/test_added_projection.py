@@ -27,6 +27,7 @@ from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import TRANSACTION_EVENTS
 from tests.example_projection import installed
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 COUNT = 400
 NAME = "net-flow"
@@ -75,12 +76,13 @@ def settled(log: OwnLog) -> int:
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+def road(shared_servers: SharedServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
     folder = tmp_path_factory.mktemp("site") / "packages"
-    with installed(folder), own_log(["kafka", "registry", "s3", "postgres"]) as log, pytest.MonkeyPatch.context() as patch:
+    with installed(folder), own_log(shared_servers, ["kafka", "registry", "s3", "postgres"]) as log, pytest.MonkeyPatch.context() as patch:
         log.simulate(COUNT, seed=3)
         log.composition.producer.append([NewRecord(TRANSACTION_EVENTS, b"k", b"\x00noise")])
-        for name, value in (("TIDEMARK_STATE_DIR", log.stack.state.folder.parent), ("TIDEMARK_STACK", "own")):
+        folder_of_stack = log.stack.state.folder
+        for name, value in (("TIDEMARK_STATE_DIR", folder_of_stack.parent), ("TIDEMARK_STACK", folder_of_stack.name)):
             patch.setenv(name, str(value))
         worker = [sys.executable, "-m", "infra.cli", "run", NAME]
         log.stack.start_worker(NAME, worker, {"PYTHONPATH": str(folder)})

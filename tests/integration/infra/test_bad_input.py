@@ -30,6 +30,7 @@ from projections.errors import StoreDisagrees, StoreUnavailable
 from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS, WALLET_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 from tests.unit.domain.facts import AT
 
 EVENTS, MORE = 200, 100
@@ -37,8 +38,8 @@ FILE_BYTES = 256 << 10
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres"]) as found:
         found.simulate(EVENTS, seed=3)
         found.drive("archive")
         found.drive("warehouse")

@@ -18,25 +18,23 @@ from domain.commands import FreezeWallet, ReleaseWallet
 from domain.errors import Fenced
 from infra.command_handler import CommandHandler
 from infra.composition import AUTHORISED, Composition, Worker
-from infra.log_setup import prepare_log
 from infra.quarantine_replay import with_payload
 from infra.seen_transactions import SeenTransactions
-from infra.stack import Stack
 from projections.runner import FlushPolicy, Runner
 from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS, WALLET_EVENTS
 from schema_registry.record_codec import RecordCodec
 from schema_registry.wire import frame
+from tests.integration.infra.own_log import own_log
+from tests.shared_servers import SharedServers
 from tests.unit.domain.facts import AT, transaction
 
 HOSTILE = ["'); DROP TABLE x;--", "'}) DETACH DELETE w //", "<script>", "=cmd|' /C calc'!A0", "[red]", "\u202e", "名前 🚀"]
 
 
 @pytest.fixture(scope="module")
-def composition(stack: Stack) -> Composition:
-    stack.up(["kafka", "registry", "s3"], is_tethered=True)
-    composition = Composition(stack.settings())
-    prepare_log(composition)
-    return composition
+def composition(shared_servers: SharedServers) -> Iterator[Composition]:
+    with own_log(shared_servers, ["kafka", "registry", "s3"]) as log:
+        yield log.composition
 
 
 @pytest.fixture

@@ -16,14 +16,15 @@ from projections.curated import CuratedCatalog, CuratedProjection
 from projections.curated.catalog import NAMESPACE
 from schema_registry.contracts import TRANSACTION_EVENTS
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 COUNT = 400
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
     """Simulated transactions and one record of noise, projected."""
-    with own_log(["kafka", "registry", "s3", "postgres"]) as found:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres"]) as found:
         found.simulate(COUNT, seed=3)
         found.composition.producer.append([NewRecord(TRANSACTION_EVENTS, b"k", b"\x00noise")])
         assert READERS["curated"](found.composition, 1) == ((TRANSACTION_EVENTS,), {})

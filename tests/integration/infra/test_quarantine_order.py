@@ -24,6 +24,7 @@ from projections.work import SinkWork
 from schema_registry.contracts import COMMANDS, QUARANTINE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 WALLET, OTHER = "ethereum:0xabc", "ethereum:0xdef"
 LARGE = b"\x00" + b"large \xff" * 50_000
@@ -44,8 +45,8 @@ class Picky:
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres", "neo4j"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres", "neo4j"]) as found:
         found.composition.graph().prepare()
         yield found
         found.composition.clients.neo4j.close()
@@ -54,7 +55,7 @@ def log() -> Iterator[OwnLog]:
 @pytest.fixture(autouse=True)
 def _this_stack(log: OwnLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEMARK_STATE_DIR", str(log.stack.state.folder.parent))
-    monkeypatch.setenv("TIDEMARK_STACK", "own")
+    monkeypatch.setenv("TIDEMARK_STACK", log.stack.state.folder.name)
 
 
 def label(log: OwnLog, *labels: tuple[str, str, str]) -> None:

@@ -24,6 +24,7 @@ from projections.work import SinkWork
 from schema_registry.contracts import COMMANDS, WALLET_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 COUNT = 200
 WALLET = "ethereum:0xabc"
@@ -51,8 +52,8 @@ class Strict:
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres", "neo4j"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres", "neo4j"]) as found:
         codec = RecordCodec(found.composition.clients.catalog)
         now = datetime.now(UTC)
         for label in ("illicit", "licit"):

@@ -22,14 +22,15 @@ from infra.read_your_write import NotIncludedYet, WriteToken, token_now, wait_fo
 from schema_registry.contracts import COMMANDS, SCORE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 HEADER = "timestamp,block_number,tx_hash,from_address,to_address,value_eth,contract_address,is_error\n"
 ROWS = 20
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres"]) as found:
         yield found
 
 
@@ -117,7 +118,7 @@ def test_the_command_tells_scripts_by_its_exit_status(
     log: OwnLog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TIDEMARK_STATE_DIR", str(log.stack.state.folder.parent))
-    monkeypatch.setenv("TIDEMARK_STACK", "own")
+    monkeypatch.setenv("TIDEMARK_STACK", log.stack.state.folder.name)
     token = str(token_now(log.composition))
     assert run(["wait", token, "--for", "warehouse", "--for", "scorer", "--json"]) == exits.OK
     found = json.loads(capsys.readouterr().out)

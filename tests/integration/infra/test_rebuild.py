@@ -8,19 +8,21 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from infra import rebuild as rebuild_module
 from infra.composition import Composition
 from infra.rebuild import RebuildRefused, rebuild
 from infra.stack import neo4j as neo4j_part
 from projections.verify import Proof, Verifier
 from projections.warehouse import WarehouseGenerations
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 COUNT = 400
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres", "neo4j"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres", "neo4j"]) as found:
         found.simulate(COUNT, seed=3)
         found.drive("warehouse")
         yield found
@@ -75,7 +77,8 @@ def test_an_interrupted_one_is_gone_on_with(log: OwnLog, monkeypatch: pytest.Mon
     assert facts(log.composition) == COUNT
 
 
-def test_the_archive_gets_a_folder_of_its_own_and_its_worker_back(log: OwnLog) -> None:
+def test_the_archive_gets_a_folder_of_its_own_and_its_worker_back(log: OwnLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuild_module, "WAIT_S", 0.01)  # this worker never comes to where it could be compared
     log.stack.start_worker("archive", [sys.executable, "-c", "import time; time.sleep(900)"])
     log.stack.wait_ready(["archive"])
     pid = log.stack.status()["archive"].pid

@@ -16,13 +16,14 @@ from infra.simulator.delivery import commands
 from infra.simulator.generator import SimulatorOptions, simulate
 from schema_registry.contracts import COMMAND_RESULTS, COMMANDS, TRANSACTION_EVENTS
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 OLD, NEW, LATE = 400, 150, 100
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres", "neo4j"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres", "neo4j"]) as found:
         found.simulate(OLD, seed=3)
         for name in ("archive", "warehouse", "graph"):
             found.drive(name)

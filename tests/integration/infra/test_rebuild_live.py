@@ -22,11 +22,12 @@ from schema_registry.contracts import CASE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.live_log import COUNT, is_green, live_log, settle, stored, traffic
 from tests.integration.infra.own_log import OwnLog
+from tests.shared_servers import SharedServers
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with live_log(["kafka", "registry", "s3", "postgres", "neo4j", "aws"], ["archive", "warehouse", "graph"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with live_log(shared_servers, ["kafka", "registry", "s3", "postgres", "neo4j", "aws"], ["archive", "warehouse", "graph"]) as found:
         yield found
 
 

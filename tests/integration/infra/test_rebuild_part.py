@@ -17,6 +17,7 @@ from projections.warehouse.sink import schema_of
 from schema_registry.contracts import CASE_EVENTS, RESCORE_EVENTS, SCORE_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 from tests.unit.projections.warehouse.events import START, rescored, scored
 
 SCORES, ALERTS = 40, 5
@@ -28,8 +29,8 @@ def alert(number: int) -> AlertRaised:
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres"]) as found:
         found.simulate(100, seed=3)
         codec = RecordCodec(found.composition.clients.catalog)
         records = [NewRecord(SCORE_EVENTS, b"k", codec.encode(*scored(i))) for i in range(SCORES)]

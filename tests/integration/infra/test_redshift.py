@@ -17,6 +17,7 @@ from infra.status import _tables
 from schema_registry.contracts import TRANSACTION_EVENTS
 from tests.integration.infra.own_log import OwnLog, own_log
 from tests.integration.projections.redshift_store import ROLE, RedshiftStore, redshift_store
+from tests.shared_servers import SharedServers
 from tests.unit.projections.warehouse.databases import query
 
 COUNT = 400
@@ -38,8 +39,8 @@ def with_redshift(settings: Settings, store: RedshiftStore) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OnRedshift]:
-    with own_log(["kafka", "registry", "s3", "postgres"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OnRedshift]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres"]) as found:
         stack: Stack = found.stack
         settings = stack.settings()
         assert settings.warehouse.dsn is not None

@@ -12,11 +12,12 @@ from infra.repair import position_at, repair
 from projections.warehouse.sink import schema_of
 from tests.integration.infra.live_log import COUNT, is_green, live_log, settle, traffic
 from tests.integration.infra.own_log import OwnLog
+from tests.shared_servers import SharedServers
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with live_log(["kafka", "registry", "s3", "postgres"], ["warehouse"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with live_log(shared_servers, ["kafka", "registry", "s3", "postgres"], ["warehouse"]) as found:
         yield found
 
 

@@ -33,6 +33,7 @@ from schema_registry.contracts import (
 from schema_registry.record_codec import RecordCodec
 from tests.e2e.small_model import deploy_small_model, train_small_model
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 FIRST, FEW, REST, LATE = 400, 100, 200, 100
 SCORED = FIRST + FEW + REST
@@ -41,9 +42,9 @@ STEP = 60  # transactions in one Kafka transaction here
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
     """A scorer that was restarted after some of what it knew was taken back, so that its features changed on the way."""
-    with own_log(["kafka", "registry", "s3", "postgres", "aws"]) as found:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres", "aws"]) as found:
         found.live = deploy_small_model(found)  # type: ignore[attr-defined]
         found.other = train_small_model(found, seed=2)  # type: ignore[attr-defined]
         found.simulate(FIRST, seed=3)

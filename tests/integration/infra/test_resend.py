@@ -33,6 +33,7 @@ from projections.runner import Runner
 from schema_registry.contracts import CASE_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 from tests.unit.projections.warehouse.events import START
 
 SENT, STEP = 30, 4
@@ -48,8 +49,8 @@ def raise_alerts(log: OwnLog, first: int, count: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "aws"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "aws"]) as found:
         raise_alerts(found, 0, SENT)
         yield found
 

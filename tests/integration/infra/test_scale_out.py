@@ -18,13 +18,14 @@ from infra.topic_growth import grow, sizes
 from schema_registry.contracts import SCORE_EVENTS, TRANSACTION_EVENTS, WALLET_EVENTS
 from tests.integration.infra.live_log import is_green, live_log, settle, traffic
 from tests.integration.infra.own_log import OwnLog
+from tests.shared_servers import SharedServers
 
 WAREHOUSES = ("warehouse", "warehouse.2", "warehouse.3")
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with live_log(["kafka", "registry", "s3", "postgres"], ["archive"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with live_log(shared_servers, ["kafka", "registry", "s3", "postgres"], ["archive"]) as found:
         yield found
 
 

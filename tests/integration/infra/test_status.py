@@ -17,13 +17,14 @@ from infra.composition import NotReady
 from infra.doctor import examine
 from infra.status import StackReport, WorkerReport, stack_report
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 
 WALLET = "customer:7f3a"
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
-    with own_log(["kafka", "registry", "s3", "postgres"]) as found:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres"]) as found:
         yield found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -13,22 +14,20 @@ import pytest
 from domain.commands import VoidTransaction
 from domain.events import Origin
 from infra.composition import Composition
-from infra.log_setup import prepare_log
 from infra.restatements import outdated, restate_features, restatements
-from infra.stack import Stack
 from infra.take_back import NothingToVoid, void_run
 from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
+from tests.integration.infra.own_log import own_log
 from tests.integration.infra.test_command_handler import counts, encoded, run, send
+from tests.shared_servers import SharedServers
 from tests.unit.domain.facts import AT, transaction
 
 
 @pytest.fixture(scope="module")
-def composition(stack: Stack) -> Composition:
-    stack.up(["kafka", "registry", "s3"], is_tethered=True)
-    composition = Composition(stack.settings())
-    prepare_log(composition)
-    return composition
+def composition(shared_servers: SharedServers) -> Iterator[Composition]:
+    with own_log(shared_servers, ["kafka", "registry", "s3"]) as log:
+        yield log.composition
 
 
 @pytest.fixture

@@ -21,15 +21,16 @@ from projections.verify import DROPPED, NOT_READ, Proof
 from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS, WALLET_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
 from tests.unit.domain.facts import AT
 
 STORES = ("archive", "warehouse", "graph")
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[OwnLog]:
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
     """300 simulated transactions, some wallet commands and two records of noise, projected into every store."""
-    with own_log(["kafka", "registry", "s3", "postgres", "neo4j"]) as log:
+    with own_log(shared_servers, ["kafka", "registry", "s3", "postgres", "neo4j"]) as log:
         codec = RecordCodec(log.composition.clients.catalog)
         wallet = "card:verify"
         asked = (LabelWallet(wallet, "illicit", "list", AT), FreezeWallet(wallet, "r", "ann", AT), ReleaseWallet(wallet, "r", "ann", AT))

@@ -146,6 +146,8 @@ def test_a_server_inherits_no_secret_but_a_worker_inherits_all(monkeypatch: pyte
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     assert "AWS_SECRET_ACCESS_KEY" not in process_environment({"A": "1"})
     assert process_environment({"A": "1"})["A"] == "1"
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+    assert process_environment()["JDK_JAVA_OPTIONS"] == "-XX:TieredStopAtLevel=1"
     assert worker_environment()["AWS_SECRET_ACCESS_KEY"] == "hush"
 
 
