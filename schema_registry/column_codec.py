@@ -24,6 +24,7 @@ from schema_registry.avro_program import (
     gather_spans,
     run_program,
 )
+from schema_registry.byte_column import ByteColumn
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.contracts import contracts
 from schema_registry.errors import UndecodableRecord
@@ -78,7 +79,7 @@ class ColumnCodec:
         self._programs: dict[int, Program | None] = {}
 
     def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
-        """Decode framed values.
+        """Decode framed values; a `ByteColumn` is read where it lies.
 
         Returns:
             One table a contract, rows in the order of `values`; columns in the order of the latest schema.
@@ -164,13 +165,12 @@ class _Frames:
 
     @classmethod
     def of(cls, values: Sequence[bytes | None]) -> _Frames:
-        parts = [value or b"" for value in values]
-        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        buffer = np.frombuffer(b"".join(parts), np.uint8)
-        ids = np.full(len(parts), -1, np.int64)
-        framed = np.flatnonzero(lengths >= HEADER_LENGTH)
+        column = ByteColumn.of(values)
+        starts, ends = column.offsets[:-1], column.offsets[1:]
+        buffer = column.data.view()
+        buffer.flags.writeable = False  # wherever it comes from: numba compiles once for each kind of array
+        ids = np.full(len(column), -1, np.int64)
+        framed = np.flatnonzero(ends - starts >= HEADER_LENGTH)
         framed = framed[buffer[starts[framed]] == 0] if len(framed) else framed
         if len(framed):
             at = starts[framed]
