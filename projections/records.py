@@ -89,6 +89,8 @@ class HeaderColumn(Sequence[HeaderPairs | None]):
 
     def seqs(self) -> npt.NDArray[np.int64]:
         """See `RecordBatch.seqs`."""
+        if self._are_plain():
+            return self.contents.data[self.contents.offsets[0] : self.contents.offsets[-1]].view(">i8").astype(np.int64)
         found = np.full(len(self), NO_SEQ, np.int64)
         starts = self.contents.offsets[:-1]
         named = np.flatnonzero((np.diff(self.names.offsets) == len(_SEQ_NAME)) & (np.diff(self.contents.offsets) == _SEQ_BYTES))
@@ -104,6 +106,15 @@ class HeaderColumn(Sequence[HeaderPairs | None]):
         # Backwards, so that of several the first one stays.
         found[rows[inside][::-1]] = seqs[inside][::-1].view(np.int64)
         return found
+
+    def _are_plain(self) -> bool:
+        """The common case: every record has one header, its seq."""
+        names, contents = self.names.offsets, self.contents.offsets
+        if len(self.names) != len(self) or not (np.diff(self.ends) == 1).all() or self.ends[0] != 0:
+            return False
+        if not (np.diff(names) == len(_SEQ_NAME)).all() or not (np.diff(contents) == _SEQ_BYTES).all():
+            return False
+        return bool((self.names.data[names[0] : names[-1]].reshape(-1, len(_SEQ_NAME)) == _SEQ_NAME).all())
 
     def _pairs(self, first: int, last: int) -> list[tuple[str, bytes | None]]:
         names = [(name or b"").decode("utf-8", "replace") for name in self.names[first:last]]

@@ -23,7 +23,7 @@ class ByteColumn(Sequence[bytes | None]):
     """Byte string i is `data[offsets[i]:offsets[i + 1]]`.
 
     Args:
-        data: uint8 [any]; bytes that no row names may stand before the first row and after the last.
+        data: uint8 [any], read-only from now on; bytes that no row names may stand before the first row and after the last.
         offsets: int64 [rows + 1], ascending.
         is_null: bool [rows], where there is no string at all; none where every row has one. A null row has no bytes.
     """
@@ -31,6 +31,10 @@ class ByteColumn(Sequence[bytes | None]):
     data: npt.NDArray[np.uint8]
     offsets: npt.NDArray[np.int64]
     is_null: npt.NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        # Rows are cut off and handed on without a copy. It also makes all of them one kind of array, which numba compiles for once.
+        self.data.flags.writeable = False
 
     @classmethod
     def of(cls, strings: Sequence[bytes | None]) -> ByteColumn:

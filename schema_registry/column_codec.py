@@ -136,6 +136,17 @@ class ColumnCodec:
         return DecodedTable(table, np.array(kept, np.int64)), failures
 
 
+def schema_ids(values: ByteColumn) -> _Ints:
+    """The schema id that each value is framed with, -1 where it is not framed: int64 [rows]."""
+    starts, lengths = values.offsets[:-1], np.diff(values.offsets)
+    ids = np.full(len(values), -1, np.int64)
+    framed = np.flatnonzero(lengths >= HEADER_LENGTH)
+    framed = framed[values.data[starts[framed]] == 0]
+    at = starts[framed]
+    ids[framed] = sum(values.data[at + k].astype(np.int64) << (8 * (4 - k)) for k in range(1, HEADER_LENGTH))
+    return ids
+
+
 def arrow_schema(name: str, wanted: frozenset[str] | None = None) -> pa.Schema:
     """The Arrow schema of a contract's latest version, nested groups flattened with dots."""
     return pa.schema(
@@ -166,16 +177,7 @@ class _Frames:
     @classmethod
     def of(cls, values: Sequence[bytes | None]) -> _Frames:
         column = ByteColumn.of(values)
-        starts, ends = column.offsets[:-1], column.offsets[1:]
-        buffer = column.data.view()
-        buffer.flags.writeable = False  # wherever it comes from: numba compiles once for each kind of array
-        ids = np.full(len(column), -1, np.int64)
-        framed = np.flatnonzero(ends - starts >= HEADER_LENGTH)
-        framed = framed[buffer[starts[framed]] == 0] if len(framed) else framed
-        if len(framed):
-            at = starts[framed]
-            ids[framed] = sum(buffer[at + k].astype(np.int64) << (8 * (4 - k)) for k in range(1, 5))
-        return cls(buffer, starts, ends, ids)
+        return cls(column.data, column.offsets[:-1], column.offsets[1:], schema_ids(column))
 
 
 def _failure(index: int, value: bytes | None) -> Undecodable:
