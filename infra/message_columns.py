@@ -114,6 +114,15 @@ def _copy_headers(found, pairs, name_at, names, content_at, contents, no_content
             content_at[pair] = content
 
 
+def compile_loops() -> None:
+    """Run each loop over no message at all."""
+    load()
+    messages, heads = np.empty(0, np.int64), np.empty((0, MESSAGE_WORDS), np.int64)
+    heads_of(messages, heads)
+    batch_of("", messages, heads)
+    destroy(messages)
+
+
 def batch_of(topic: str, messages: _Ints, heads: _Ints) -> RecordBatch:
     """Messages of one topic, none of them an error, as a batch of their own bytes.
 
