@@ -245,7 +245,7 @@ def test_a_topic_that_is_not_there_and_an_option_that_is_none_are_named(config: 
     with pytest.raises(LogError, match="the partitions of nowhere are not known: Broker: Unknown topic"):
         source.open(dict, lambda: None)
     source.close()
-    with pytest.raises(LogError, match='the Kafka client refuses its options: .*"no.such.option"'):
+    with pytest.raises(LogError, match=r'the Kafka client refuses its options: .*"no.such.option"'):
         KafkaSource({**config, "no.such.option": 1}, ["nowhere"], "g", "i")
 
 
