@@ -204,7 +204,7 @@ class ColumnConsumer:
         deadline = time.monotonic() + timeout_s
         while True:
             left = max(0.0, deadline - time.monotonic())
-            count = library().rd_kafka_consume_batch_queue(self._queue, int(min(left, SLICE_S) * 1000), messages.ctypes.data, most)
+            count = library().rd_kafka_consume_batch_queue(self._queue, round(min(left, SLICE_S) * 1000), messages.ctypes.data, most)
             if self._group.raised is not None:
                 destroy(messages[: max(0, count)])
                 self._raise()

@@ -57,7 +57,7 @@ def translated(what: str) -> Iterator[None]:
         yield
     except adbc_driver_manager.Error as error:
         sentence = f"{what}: {str(error).strip()[:500]}"
-        if state(error) == _DISK_FULL:
+        if _state(error) == _DISK_FULL:
             raise StoreUnavailable(
                 f"the warehouse's disk is full, and nothing was kept of {sentence}. Make room where it keeps its data: the worker goes on"
             ) from error
@@ -88,14 +88,13 @@ def run(cursor: Cursor, statement: str, parameters: Sequence[Any] = ()) -> list[
     return cursor.fetchall() if cursor.description else []
 
 
-def state(error: adbc_driver_manager.Error) -> str:
-    """The SQLSTATE of an error, empty where the server had no say."""
+def _state(error: adbc_driver_manager.Error) -> str:
     return (error.sqlstate or "").strip("\0")
 
 
 def _is_transient(error: adbc_driver_manager.Error) -> bool:
-    found = state(error)
-    if found:
-        return found[:2] in _TRANSIENT
+    state = _state(error)
+    if state:
+        return state[:2] in _TRANSIENT
     # Without a SQLSTATE the server had no say: libpq lost the connection, or the driver refused the call itself.
     return isinstance(error, (adbc_driver_manager.OperationalError, adbc_driver_manager.InternalError))

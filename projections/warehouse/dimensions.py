@@ -6,19 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import adbc_driver_manager
 import pyarrow as pa
 import pyarrow.compute as pc
 from adbc_driver_manager.dbapi import Cursor
 
 from projections.warehouse import statements as sql
-from projections.warehouse.connection import run, state
+from projections.warehouse.connection import run
 from projections.warehouse.facts import Fact
 from schema_registry.column_codec import TIME
 
 KNOWN_KEYS_LIMIT = 1_000_000  # keys remembered a dimension, some 150 MB of wallet ids; past it memory starts afresh
 _Key = TypeVar("_Key")
-_TAKEN = "23505"  # SQLSTATE unique_violation
 _ASSETS = ("asset", "counter_asset", "fee_asset")
 
 
@@ -87,7 +85,7 @@ def load_dimensions(cursor: Cursor, keys: DimensionKeys, described: Iterable[str
     """
     if keys.wallets:
         _stage(cursor, "stage_wallet", wallet_id=pa.array(sorted(keys.wallets), pa.string()))
-        _add_wallets(cursor)
+        run(cursor, sql.ADD_WALLETS)
     if keys.assets:
         pairs = sorted(keys.assets)
         _stage(
@@ -110,18 +108,6 @@ def load_dimensions(cursor: Cursor, keys: DimensionKeys, described: Iterable[str
     if models := sorted(set(trained)):
         _stage(cursor, "stage_trained_model", model_version=pa.array(models, pa.string()))
         run(cursor, sql.DESCRIBE_MODELS)
-
-
-def _add_wallets(cursor: Cursor) -> None:
-    run(cursor, sql.BEFORE_WALLETS)
-    try:
-        run(cursor, sql.ADD_NEW_WALLETS)
-    except adbc_driver_manager.Error as error:
-        if state(error) != _TAKEN:
-            raise
-        # A second worker has met one of them at the same moment, and has committed.
-        run(cursor, sql.FORGET_WALLETS)
-        run(cursor, sql.ADD_WALLETS)
 
 
 def _join(known: set[_Key], new: set[_Key]) -> None:
