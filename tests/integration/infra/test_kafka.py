@@ -8,10 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 
 from domain.errors import Fenced, LogError
 from domain.log import NewRecord, Position
+from infra.column_consumer import ColumnConsumer
 from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer, TopicAdmin, last_record_ends, read_batches
 from projections.work import Append
 
@@ -267,3 +268,26 @@ def test_a_closed_source_says_so_and_closes_once_more(config: dict[str, Any], to
     source.close()
     with pytest.raises(RuntimeError, match="the consumer is closed"):
         source.poll(1, 0.1)
+
+
+@pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
+def test_a_group_whose_callbacks_assign_nothing_takes_what_is_proposed(config: dict[str, Any], topic: str, strategy: str) -> None:
+    producer = Producer(config)
+    for partition in range(3):
+        producer.produce(topic, str(partition).encode(), partition=partition)
+    producer.flush(30)
+    group = {"group.id": f"g-{uuid4().hex[:8]}", "auto.offset.reset": "earliest", "partition.assignment.strategy": strategy}
+    told: list[tuple[str, list[int]]] = []
+
+    def tells(what: str) -> Callable[[ColumnConsumer, list[TopicPartition]], None]:
+        return lambda _, parts: told.append((what, sorted(part.partition for part in parts)))
+
+    consumer = ColumnConsumer({**config, **group})
+    consumer.subscribe([topic], tells("assigned"), tells("revoked"))
+    found: list[bytes | None] = []
+    deadline = time.monotonic() + 30
+    while len(found) < 3 and time.monotonic() < deadline:
+        found += [value for batch in consumer.poll(10, 0.2, 0.0).batches for value in batch.values]
+    consumer.close()
+    assert sorted(found, key=str) == [b"0", b"1", b"2"]
+    assert told == [("assigned", [0, 1, 2]), ("revoked", [0, 1, 2])]
