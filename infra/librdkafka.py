@@ -18,7 +18,7 @@ from confluent_kafka import TopicPartition
 
 from domain.errors import LogError
 
-ASSIGN_PARTITIONS, REVOKE_PARTITIONS = -175, -174
+ASSIGN_PARTITIONS = -175  # what a rebalance callback is told; any other code takes partitions away
 NO_CONSUMER_CLOSE = 0x8  # of rd_kafka_destroy_flags: without leaving the group, which would call back
 _CONSUMER = 1
 _OK = 0
@@ -192,8 +192,10 @@ def partition_count(handle: int, topic: str, timeout_s: float) -> int:
 
 
 def check(code: int, failure: str) -> None:
-    """Raises:
-    LogError: the code says that a call failed.
+    """Nothing where a call went well.
+
+    Raises:
+        LogError: its code says that it failed.
     """
     if code != _OK:
         raise LogError(f"{failure}: {library().rd_kafka_err2str(code).decode('utf-8', 'replace')}")
