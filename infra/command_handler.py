@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum
 from itertools import pairwise
-from operator import itemgetter
 from threading import Thread
 from typing import Any, get_args
 
@@ -36,8 +35,9 @@ from projections.errors import StoreDisagrees
 from projections.protocol import EventBatch, Rejection
 from projections.records import NO_SEQ, RecordBatch, seq_header, seq_headers
 from projections.work import Append
+from schema_registry.byte_column import ByteColumn
 from schema_registry.catalog import SchemaCatalog
-from schema_registry.column_codec import ColumnCodec
+from schema_registry.column_codec import ColumnCodec, schema_ids
 from schema_registry.contracts import CASE_EVENTS, COMMAND_RESULTS, COMMANDS, TRANSACTION_EVENTS, WALLET_EVENTS, contracts
 from schema_registry.errors import UndecodableRecord
 from schema_registry.record_codec import RecordCodec
@@ -48,7 +48,6 @@ POSITION_EVERY_S = 2.0  # how much of the log a restart reads again, against one
 RESULT_COMMANDS = 20_000  # commands that one `CommandsHandled` tells of: were each refused, it would still be a record that Kafka takes
 _TRANSACTION = "TransactionRecorded"
 _MARK = "@origin"
-_HEAD = itemgetter(slice(HEADER_LENGTH))
 _COMMANDS = {kind.__name__: kind for kind in (getattr(command_module, name) for name in contracts() if hasattr(command_module, name))}
 _EVENTS = {kind.__name__: kind for kind in get_args(DomainEvent) if isinstance(kind, type)} | {
     name: getattr(event_module, name) for name in contracts() if hasattr(event_module, name) and name != _TRANSACTION
@@ -148,7 +147,7 @@ class CommandHandler:
             self._next_seq = max(self._next_seq, int(seqs.max()) + 1)
             if table is not None:
                 rows = table.indexes
-                keys, digests = self._identities(table.table, [batch.values[i] or b"" for i in rows.tolist()])
+                keys, digests = self._identities(table.table, ByteColumn.of(batch.values).take(rows))
                 self._remember(keys, digests, seqs[rows].tolist())
 
     def _remember(self, keys: Sequence[bytes], digests: Sequence[bytes], seqs: Sequence[int]) -> None:
@@ -163,7 +162,7 @@ class CommandHandler:
         """A held transaction is known too, though it stands in no `TransactionRecorded` yet."""
         found = self._columns.decode([record]).tables.get(_TRANSACTION)
         if found is not None and len(found.indexes):
-            keys, digests = self._identities(found.table, [record])
+            keys, digests = self._identities(found.table, ByteColumn.of([record]))
             self._remember(keys, digests, [seq] if seq != NO_SEQ else [0])
 
     def _remember_void(self, tx_id: str, seq: int) -> None:
@@ -234,8 +233,9 @@ class CommandHandler:
             keep = np.ones(len(indexes), np.bool_)
             keep[[rule.index for rule in broken]] = False
             table, indexes = table.filter(pa.array(keep)), indexes[keep]
-        values = [batch.values[i] or b"" for i in indexes.tolist()]
-        keys, digests = self._identities(table, values)
+        records = ByteColumn.of(batch.values).take(indexes)
+        values = [record or b"" for record in records]
+        keys, digests = self._identities(table, records)
         decisions = self._decider.decide_transactions(
             keys, digests, self._next_seq, lambda i: _facts(table, i, values[i], int(batch.timestamps_ms[indexes[i]]))
         )
@@ -265,13 +265,11 @@ class CommandHandler:
             self._append_event(event, int(seq_at[i]) - 1, out)
         return rejections
 
-    def _identities(self, table: pa.Table, values: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+    def _identities(self, table: pa.Table, records: ByteColumn) -> tuple[list[bytes], list[bytes]]:
         """Keys and digests: a digest covers all that happened, which is everything before the record's origin."""
-        lengths = np.fromiter(map(len, values), np.int64, len(values))
-        starts = np.cumsum(lengths) - lengths
-        records = np.frombuffer(b"".join(values), np.uint8)
+        starts = records.offsets[:-1]
         # The schema id is left out: the same facts under a later schema version are the same transaction.
-        digests = self._seen.digests_of(records, starts + HEADER_LENGTH, starts + table[_MARK].to_numpy())
+        digests = self._seen.digests_of(records.data, starts + HEADER_LENGTH, starts + table[_MARK].to_numpy())
         return self._seen.keys_of(*_spans(table["tx_id"])), digests
 
     def _decide(self, batch: RecordBatch, out: _Output) -> list[Rejection]:
@@ -394,11 +392,10 @@ def _parts(batch: RecordBatch) -> Iterator[RecordBatch]:
 
 def _runs(batch: RecordBatch, transaction_ids: frozenset[int]) -> Iterator[tuple[bool, RecordBatch]]:
     """The batch cut into runs of transactions and of other commands, in order."""
-    heads = {b"\x00" + schema_id.to_bytes(4, "big") for schema_id in transaction_ids}
-    if None not in batch.values and heads.issuperset(map(_HEAD, batch.values)):  # type: ignore[arg-type]
+    flags = np.isin(schema_ids(ByteColumn.of(batch.values)), list(transaction_ids))
+    if flags.all():
         yield True, batch
         return
-    flags = np.fromiter((value is not None and value[:HEADER_LENGTH] in heads for value in batch.values), np.bool_, len(batch))
     cuts = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(batch)]
     for start, end in pairwise(cuts):
         yield bool(flags[start]), batch.take(np.arange(start, end))

@@ -8,8 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from operator import itemgetter
-from types import NoneType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -30,6 +28,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSp
 from domain import log as domain_log
 from domain.errors import Fenced, LogError
 from domain.log import NewRecord, Position, Record
+from infra.column_consumer import ColumnConsumer
 from projections.failpoints import OFFSETS_SENT, PRODUCED, reach
 from projections.records import RecordBatch
 from projections.work import Append
@@ -37,7 +36,6 @@ from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 
 Config = Mapping[str, Any]
 _T = TypeVar("_T")
-_MILLISECONDS = itemgetter(1)
 
 EVENT_BYTES = 16 << 20  # of one record: a command of the broker's own limit of 1 MiB must fit into quarantine whole
 
@@ -283,7 +281,7 @@ class KafkaSource:
             # Cooperative: who keeps a partition goes on reading it while others move.
             sticky = {"partition.assignment.strategy": "cooperative-sticky"}
             options |= {"group.instance.id": instance, "session.timeout.ms": SESSION_MS, **sticky}
-        self._consumer = Consumer(options)
+        self._consumer = ColumnConsumer(options)
         self._open = False
         self._held: set[int] = set()
         self._count = 1
@@ -306,18 +304,18 @@ class KafkaSource:
             self._consumer.assign([_at(tp, position) for tp in sorted(self._taken)])
             return
 
-        def assigned(consumer: Consumer, parts: list[TopicPartition]) -> None:
+        def assigned(consumer: ColumnConsumer, parts: list[TopicPartition]) -> None:
             if not parts or not self._open:  # told that nothing changed, or told while it leaves: the client knows what to do
                 return
             self._held |= {part.partition for part in parts}
             self._take(self._wanted() - self._taken)
 
-        def revoked(consumer: Consumer, parts: list[TopicPartition]) -> None:
+        def revoked(consumer: ColumnConsumer, parts: list[TopicPartition]) -> None:
             if self._open:
                 on_revoked()
             self._give_up(parts)
 
-        def lost(consumer: Consumer, parts: list[TopicPartition]) -> None:
+        def lost(consumer: ColumnConsumer, parts: list[TopicPartition]) -> None:
             on_lost()
             self._give_up(parts)
 
@@ -331,15 +329,7 @@ class KafkaSource:
         """
         if self._partitions is not None and time.monotonic() - self._looked_at > LOOK_S:
             self._look()
-        # consume(N, timeout) waits for the whole window; asking for one first makes an idle wait cheap and a busy one short.
-        messages = self._consumer.consume(1, timeout_s)
-        if messages and max_records > 1:
-            messages += self._consumer.consume(max_records - 1, self._drain_s)
-        return batches_of(messages)
-
-    def group_metadata(self) -> Any:
-        """What a transactional producer needs to store this group's offsets."""
-        return self._consumer.consumer_group_metadata()
+        return self._consumer.poll(max_records, timeout_s, self._drain_s).batches
 
     def close(self) -> None:
         """Leave the group. Static members keep their partitions for the session timeout."""
@@ -352,8 +342,7 @@ class KafkaSource:
         if self._partitions is not None:
             found = self._partitions.of(self._topics)
         else:
-            metadata = {topic: self._consumer.list_topics(topic, OPERATION_TIMEOUT_S).topics[topic] for topic in self._topics}
-            found = [(topic, partition) for topic, known in metadata.items() for partition in known.partitions]
+            found = [(topic, partition) for topic in self._topics for partition in self._consumer.partitions(topic, OPERATION_TIMEOUT_S)]
         if self._is_alone:
             return set(found)
         self._count = max(1, sum(topic == self._shared for topic, _ in found))
@@ -565,35 +554,30 @@ def read_batches(
     Raises:
         LogError: the log does not answer, or no longer holds `start`.
     """
+    open_parts = {tp for tp in end if tp[0] in topics and end[tp] > max(start.get(tp, 0), (earliest or {}).get(tp, 0))}
+    if not open_parts:
+        return
     options = {**config, **READ_OPTIONS, "group.id": "tidemark-reader", "enable.partition.eof": True}
     if with_aborted:
         options["isolation.level"] = "read_uncommitted"
-    consumer = Consumer(options)
+    consumer = ColumnConsumer(options)
     try:
-        open_parts = {tp for tp in end if tp[0] in topics and end[tp] > max(start.get(tp, 0), (earliest or {}).get(tp, 0))}
-        if not open_parts:
-            return
         consumer.assign([_at(tp, start) for tp in sorted(open_parts)])
         deadline = time.monotonic() + OPERATION_TIMEOUT_S
         while open_parts:
-            messages = consumer.consume(1, 0.5)
-            if messages:
-                messages += consumer.consume(max_records - 1, DRAIN_S)
+            polled = consumer.poll(max_records, 0.5, DRAIN_S)
+            if polled.batches or polled.ended:
                 deadline = time.monotonic() + OPERATION_TIMEOUT_S
             elif time.monotonic() > deadline:
                 raise LogError(f"Kafka sent nothing for {OPERATION_TIMEOUT_S:.0f} s, still to read: {sorted(open_parts)[:3]}")
-            finished = set()
-            for message in messages:
-                error = message.error()
-                if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                    finished.add((message.topic() or "", message.partition() or 0))
-            for batch in batches_of(messages):
-                within = np.array(
-                    [o < end[(batch.topic, p)] for p, o in zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)]
-                )
+            finished = set(polled.ended)
+            for batch in polled.batches:
+                ends = np.zeros(int(batch.partitions.max()) + 1, np.int64)
                 for tp, next_offset in batch.next_offsets().items():
+                    ends[tp[1]] = end[tp]
                     if next_offset >= end[tp]:
                         finished.add(tp)
+                within = batch.offsets < ends[batch.partitions]
                 if within.all():
                     yield batch
                 elif within.any():
@@ -602,8 +586,6 @@ def read_batches(
             if done:
                 open_parts -= done
                 consumer.incremental_unassign([TopicPartition(*tp) for tp in done])
-    except KafkaException as error:
-        raise LogError(f"the log cannot be read: {error}") from error
     finally:
         consumer.close()
 
@@ -622,41 +604,6 @@ def last_record_ends(config: Config, admin: TopicAdmin, topics: Sequence[str]) -
         pending = {tp for tp in pending if not found[tp] and begin[tp] > starts[tp]}
         window *= 16
     return found
-
-
-def batches_of(messages: Sequence[Message]) -> list[RecordBatch]:
-    """Messages as one batch a topic. End-of-partition notices are left out.
-
-    Raises:
-        LogError: a message reports an error of the client.
-    """
-    # `map` over the client's own methods: the record costs a third of what a comprehension takes.
-    errors = list(map(Message.error, messages))
-    if set(map(type, errors)) - {NoneType}:  # by type: a KafkaError that is compared with None leaves an exception behind
-        for error in errors:
-            if error is not None and error.code() not in (KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
-                raise LogError(f"the log cannot be read: {error.str()}")
-        messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
-    if not messages:
-        return []
-    topics = list(map(Message.topic, messages))
-    found = dict.fromkeys(topics)
-    if len(found) == 1:
-        return [_batch(topics[0], messages)]
-    return [_batch(topic, [m for m, of in zip(messages, topics, strict=True) if of == topic]) for topic in found]
-
-
-def _batch(topic: str | None, messages: Sequence[Message]) -> RecordBatch:
-    n = len(messages)
-    return RecordBatch(
-        topic or "",
-        np.fromiter(map(Message.partition, messages), np.int32, n),
-        np.fromiter(map(Message.offset, messages), np.int64, n),
-        np.fromiter(map(_MILLISECONDS, map(Message.timestamp, messages)), np.int64, n),
-        list(map(Message.key, messages)),
-        list(map(Message.value, messages)),
-        list(map(Message.headers, messages)),  # type: ignore[arg-type]
-    )
 
 
 def _at(tp: domain_log.TopicPartition, position: Position) -> TopicPartition:

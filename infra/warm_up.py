@@ -6,6 +6,7 @@ import numpy as np
 
 from graph.features import FeatureState, TransactionColumns
 from infra.keyed_hash import KEY_BYTES, keyed_hashes
+from infra.message_columns import compile_loops
 from infra.simulator.generator import SimulatorOptions, simulate
 from ml.serving_encoder import ServingEncoder
 from schema_registry.catalog import SchemaCatalog
@@ -23,6 +24,7 @@ def warm_up() -> None:
     assert seen.neighbourhoods is not None
     ServingEncoder.blank().embed(seen.neighbourhoods)
     broken_rules(transactions)
+    compile_loops()
     keyed_hashes(np.zeros(8, np.uint8), np.array([0]), np.array([8]), bytes(KEY_BYTES))
 
 

@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError, ClientError
@@ -23,7 +24,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from domain.log import Position, TopicPartition
 from projections.errors import StoreDisagrees, StoreUnavailable
 from projections.failpoints import ENCODED, UPLOADED, reach
-from projections.records import RecordBatch
+from projections.records import HeaderColumn, HeaderPairs, RecordBatch
+from schema_registry.byte_column import MOST_OF_BINARY, ByteColumn
 from schema_registry.contracts import EVENT_TOPICS, QUARANTINE_EVENTS
 
 if TYPE_CHECKING:
@@ -190,17 +192,14 @@ class RawArchive:
         offsets = table["offset"].to_numpy()
         if not len(offsets) or offsets[0] != first or not bool((np.diff(offsets) > 0).all()):
             raise StoreDisagrees(f"archive: {key} does not begin at offset {first} and rise from there. {_BRING_BACK}")
-        headers: list[Sequence[tuple[str, bytes | None]] | None] = [
-            [(header["name"], header["value"]) for header in row] if row else None for row in table["headers"].to_pylist()
-        ]
         return RecordBatch(
             topic,
             table["partition"].to_numpy(),
             table["offset"].to_numpy(),
             table["timestamp_ms"].to_numpy(),
-            table["key"].to_pylist(),
-            table["value"].to_pylist(),
-            headers,
+            ByteColumn.of_arrow(table["key"]),
+            ByteColumn.of_arrow(table["value"]),
+            _header_column(table["headers"].combine_chunks()),
         )
 
     def _keys(self) -> Iterator[str]:
@@ -253,15 +252,14 @@ def _from(records: pa.Table, offset: int) -> pa.Table:
 
 
 def _table(batch: RecordBatch) -> pa.Table:
-    # All partitions at once: what is copied from Python's objects holds its lock, what follows in Arrow does not.
     return pa.Table.from_arrays(
         [
             pa.array(batch.partitions),
             pa.array(batch.offsets),
             pa.array(batch.timestamps_ms),
-            pa.array(batch.keys, pa.binary()),
-            _headers(batch),
-            pa.array(batch.values, pa.binary()),
+            _binary(batch.keys),
+            _headers(batch.headers),
+            _binary(batch.values),
         ],
         schema=SCHEMA,
     )
@@ -278,13 +276,41 @@ def _encode(records: pa.Table) -> bytes:
     return body
 
 
-def _headers(batch: RecordBatch) -> pa.Array:
+def _binary(strings: Sequence[bytes | None]) -> pa.ChunkedArray:
+    """As binary values that share the bytes, in more than one piece where they are more than a piece may hold."""
+    column = ByteColumn.of(strings)
+    if column.size <= MOST_OF_BINARY or len(column) == 1:
+        return pa.chunked_array([column.arrow()])
+    middle = len(column) // 2
+    return pa.chunked_array([*_binary(column[:middle]).chunks, *_binary(column[middle:]).chunks])
+
+
+def _headers(headers: Sequence[HeaderPairs | None]) -> pa.Array:
     """Headers as list<struct>, built from flat columns: ten times faster than from Python dicts."""
-    given = batch.headers if None not in batch.headers else [headers or () for headers in batch.headers]
-    offsets = np.zeros(len(batch) + 1, np.int32)
-    np.cumsum(np.fromiter(map(len, given), np.int32, len(batch)), out=offsets[1:])  # type: ignore[arg-type]
-    pairs = list(chain.from_iterable(given))  # type: ignore[arg-type]
-    items = pa.StructArray.from_arrays(
-        [pa.array(list(map(_NAME, pairs)), pa.string()), pa.array(list(map(_VALUE, pairs)), pa.binary())], fields=list(HEADER)
-    )
+    if isinstance(headers, HeaderColumn):
+        found = headers.bounded()
+        names = found.names.arrow()
+        try:
+            texts = names.cast(pa.string())
+        except pa.ArrowInvalid:  # a foreign producer's name that is no text
+            texts = pa.array([(name or b"").decode("utf-8", "replace") for name in found.names], pa.string())
+        return _listed(found.ends.astype(np.int32), texts, found.contents.arrow())
+    given = [pairs or () for pairs in headers]
+    offsets = np.zeros(len(given) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, given), np.int32, len(given)), out=offsets[1:])
+    pairs = list(chain.from_iterable(given))
+    return _listed(offsets, pa.array(list(map(_NAME, pairs)), pa.string()), pa.array(list(map(_VALUE, pairs)), pa.binary()))
+
+
+def _listed(offsets: npt.NDArray[np.int32], names: pa.Array, contents: pa.Array) -> pa.Array:
+    items = pa.StructArray.from_arrays([names, contents], fields=list(HEADER))
     return pa.ListArray.from_arrays(pa.array(offsets), items, type=pa.list_(HEADER))
+
+
+def _header_column(lists: pa.ListArray) -> HeaderColumn:
+    items = lists.values
+    return HeaderColumn(
+        lists.offsets.to_numpy().astype(np.int64),
+        ByteColumn.of_arrow(items.field("name").cast(pa.binary())),
+        ByteColumn.of_arrow(items.field("value")),
+    )

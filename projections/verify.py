@@ -26,6 +26,7 @@ from projections.fingerprint import Fingerprint, fingerprints, first_difference
 from projections.protocol import EventBatch, Excluded, ReadBack, Rejection, Verifiable
 from projections.quarantine import QuarantineKey, replayed_places
 from projections.records import NO_SEQ, RecordBatch
+from schema_registry.byte_column import ByteColumn
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import COMMAND_RESULTS, COMMANDS, TRANSACTION_EVENTS
@@ -369,8 +370,8 @@ def raw_table(batch: RecordBatch) -> pa.Table:
             "_partition": pa.array(batch.partitions),
             "_offset": pa.array(batch.offsets),
             "_timestamp_ms": pa.array(batch.timestamps_ms),
-            "key": pa.array(batch.keys, pa.binary()),
-            "value": pa.array(batch.values, pa.binary()),
+            "key": ByteColumn.of(batch.keys).arrow(),
+            "value": ByteColumn.of(batch.values).arrow(),
             "headers": pa.array(headers),
         }
     )

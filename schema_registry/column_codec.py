@@ -24,6 +24,7 @@ from schema_registry.avro_program import (
     gather_spans,
     run_program,
 )
+from schema_registry.byte_column import ByteColumn
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.contracts import contracts
 from schema_registry.errors import UndecodableRecord
@@ -78,7 +79,7 @@ class ColumnCodec:
         self._programs: dict[int, Program | None] = {}
 
     def decode(self, values: Sequence[bytes | None]) -> DecodedBatch:
-        """Decode framed values.
+        """Decode framed values; a `ByteColumn` is read where it lies.
 
         Returns:
             One table a contract, rows in the order of `values`; columns in the order of the latest schema.
@@ -135,6 +136,17 @@ class ColumnCodec:
         return DecodedTable(table, np.array(kept, np.int64)), failures
 
 
+def schema_ids(values: ByteColumn) -> _Ints:
+    """The schema id that each value is framed with, -1 where it is not framed: int64 [rows]."""
+    starts, lengths = values.offsets[:-1], np.diff(values.offsets)
+    ids = np.full(len(values), -1, np.int64)
+    framed = np.flatnonzero(lengths >= HEADER_LENGTH)
+    framed = framed[values.data[starts[framed]] == 0]
+    at = starts[framed]
+    ids[framed] = sum(values.data[at + k].astype(np.int64) << (8 * (4 - k)) for k in range(1, HEADER_LENGTH))
+    return ids
+
+
 def arrow_schema(name: str, wanted: frozenset[str] | None = None) -> pa.Schema:
     """The Arrow schema of a contract's latest version, nested groups flattened with dots."""
     return pa.schema(
@@ -164,18 +176,8 @@ class _Frames:
 
     @classmethod
     def of(cls, values: Sequence[bytes | None]) -> _Frames:
-        parts = [value or b"" for value in values]
-        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        buffer = np.frombuffer(b"".join(parts), np.uint8)
-        ids = np.full(len(parts), -1, np.int64)
-        framed = np.flatnonzero(lengths >= HEADER_LENGTH)
-        framed = framed[buffer[starts[framed]] == 0] if len(framed) else framed
-        if len(framed):
-            at = starts[framed]
-            ids[framed] = sum(buffer[at + k].astype(np.int64) << (8 * (4 - k)) for k in range(1, 5))
-        return cls(buffer, starts, ends, ids)
+        column = ByteColumn.of(values)
+        return cls(column.data, column.offsets[:-1], column.offsets[1:], schema_ids(column))
 
 
 def _failure(index: int, value: bytes | None) -> Undecodable:

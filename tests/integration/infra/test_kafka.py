@@ -8,10 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 
 from domain.errors import Fenced, LogError
-from domain.log import NewRecord
+from domain.log import NewRecord, Position
+from infra.column_consumer import ColumnConsumer
 from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer, TopicAdmin, last_record_ends, read_batches
 from projections.work import Append
 
@@ -202,3 +203,91 @@ def test_plain_records_are_durable_when_append_returns(config: dict[str, Any], a
 
 def _keys(count: int) -> Sequence[bytes]:
     return [str(i).encode() for i in range(count)]
+
+
+def test_columns_hold_what_was_sent_whatever_it_was(config: dict[str, Any], admin: TopicAdmin, topic: str) -> None:
+    odd: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]] = [
+        (None, None, []),
+        (b"", b"", [("", b"")]),
+        (b"\x00\xff", b"\x00" * 300_000, [("a", None), ("a", b"\xff"), ("\u00e9", b"x" * 1000)]),
+        (b"k", None, [("seq", (7).to_bytes(8, "big"))]),
+    ]
+    sent = odd * 300
+    producer = Producer({**config, "enable.idempotence": True})
+    for at, (key, value, headers) in enumerate(sent):
+        producer.produce(topic, value, key, partition=1, headers=headers, timestamp=1_000_000 + at)
+        producer.poll(0)
+    producer.flush(30)
+    batches = list(read_batches(config, [topic], {}, admin.ends([topic]), max_records=500))
+    found = [batch.record(i) for batch in batches for i in range(len(batch))]
+    assert [(r.key, r.value, list(r.headers)) for r in found] == sent
+    assert [(r.topic, r.partition, r.offset) for r in found] == [(topic, 1, i) for i in range(len(sent))]
+    assert [seq for batch in batches for seq in batch.seqs().tolist()] == [-1, -1, -1, 7] * 300
+    assert [list(batch.headers) for batch in batches] == [[batch.headers[i] for i in range(len(batch))] for batch in batches]
+
+
+def test_one_poll_keeps_topics_apart_and_each_partition_in_order(config: dict[str, Any], admin: TopicAdmin, topic: str) -> None:
+    other = f"{topic}-other"
+    admin.create({other: 2})
+    producer = Producer(config)
+    for i in range(60):
+        producer.produce((topic, other)[i % 2], str(i).encode(), partition=i % 4 // 2)
+    producer.flush(30)
+    found: dict[tuple[str, int], list[bytes | None]] = {}
+    for batch in read_batches(config, [topic, other], {}, admin.ends([topic, other])):
+        for partition, value in zip(batch.partitions.tolist(), batch.values, strict=True):
+            found.setdefault((batch.topic, partition), []).append(value)
+    expected = {((topic, other)[k % 2], k // 2): [str(i).encode() for i in range(60) if i % 4 == k] for k in range(4)}
+    assert found == expected
+
+
+def test_a_topic_that_is_not_there_and_an_option_that_is_none_are_named(config: dict[str, Any]) -> None:
+    source = KafkaSource(config, ["nowhere"], "g", "i", is_alone=True)
+    with pytest.raises(LogError, match="the partitions of nowhere are not known: Broker: Unknown topic"):
+        source.open(dict, lambda: None)
+    source.close()
+    with pytest.raises(LogError, match=r'the Kafka client refuses its options: .*"no.such.option"'):
+        KafkaSource({**config, "no.such.option": 1}, ["nowhere"], "g", "i")
+
+
+def test_what_a_callback_raises_is_raised_where_it_was_polled(config: dict[str, Any], topic: str) -> None:
+    def failing() -> Position:
+        raise LogError("no position")
+
+    source = KafkaSource(config, [topic], f"g-{uuid4().hex[:8]}", "i1")
+    source.open(failing, lambda: None)
+    with pytest.raises(LogError, match="no position"):
+        polled(source, 1)
+    source.close()
+
+
+def test_a_closed_source_says_so_and_closes_once_more(config: dict[str, Any], topic: str) -> None:
+    source = KafkaSource(config, [topic], "g", "i", is_alone=True)
+    source.open(dict, lambda: None)
+    source.close()
+    source.close()
+    with pytest.raises(RuntimeError, match="the consumer is closed"):
+        source.poll(1, 0.1)
+
+
+@pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
+def test_a_group_whose_callbacks_assign_nothing_takes_what_is_proposed(config: dict[str, Any], topic: str, strategy: str) -> None:
+    producer = Producer(config)
+    for partition in range(3):
+        producer.produce(topic, str(partition).encode(), partition=partition)
+    producer.flush(30)
+    group = {"group.id": f"g-{uuid4().hex[:8]}", "auto.offset.reset": "earliest", "partition.assignment.strategy": strategy}
+    told: list[tuple[str, list[int]]] = []
+
+    def tells(what: str) -> Callable[[ColumnConsumer, list[TopicPartition]], None]:
+        return lambda _, parts: told.append((what, sorted(part.partition for part in parts)))
+
+    consumer = ColumnConsumer({**config, **group})
+    consumer.subscribe([topic], tells("assigned"), tells("revoked"))
+    found: list[bytes | None] = []
+    deadline = time.monotonic() + 30
+    while len(found) < 3 and time.monotonic() < deadline:
+        found += [value for batch in consumer.poll(10, 0.2, 0.0).batches for value in batch.values]
+    consumer.close()
+    assert sorted(found, key=str) == [b"0", b"1", b"2"]
+    assert told == [("assigned", [0, 1, 2]), ("revoked", [0, 1, 2])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -164,6 +165,25 @@ def test_a_session_killed_in_the_middle_is_store_unavailable_and_leaves_nothing(
     assert isinstance(caught.value.__cause__, adbc_driver_manager.Error)
     assert warehouse.load_position() == {}  # and it has connected again by itself
     assert stored_rows(warehouse) == {}
+
+
+def test_a_wallet_that_another_worker_adds_meanwhile_is_there_once(dsn: str, warehouse: WarehouseProjection) -> None:
+    placed = transactions(0, 60)
+    batch, after = batch_of(placed), position_after(placed)
+    warehouse.load_position()
+    with psycopg.connect(dsn) as other, ThreadPoolExecutor(1) as pool:
+        columns = "wallet_id, description_number, network, kind, is_current"
+        other.execute(f"INSERT INTO warehouse_g1.dim_wallet ({columns}) VALUES (%s, 0, 'ethereum', 'unknown', true)", (WALLET,))
+        applied = pool.submit(warehouse.apply, batch, {}, after)
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        deadline = time.monotonic() + 30
+        while not query(dsn, waiting)[0][0]:
+            assert time.monotonic() < deadline and not applied.done(), "the worker was expected to wait for the other"
+            time.sleep(0.02)
+        other.commit()
+        applied.result(30)
+    assert warehouse.load_position() == after
+    assert stored_rows(warehouse) == expected_rows(warehouse, batch)
 
 
 def test_of_two_writers_one_wins(dsn: str) -> None:

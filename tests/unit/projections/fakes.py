@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from threading import Event as ThreadEvent
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from domain.log import NewRecord, Position, Record
 from projections.errors import BatchRefused, StalePosition, StoreUnavailable
 from projections.protocol import EventBatch, Excluded, Rejection
-from projections.records import RecordBatch, seq_header
+from projections.records import HeaderColumn, RecordBatch, seq_header
 from projections.work import Done, Step
+from schema_registry.byte_column import ByteColumn
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.contracts import TRANSACTION_EVENTS, WALLET_EVENTS
 from schema_registry.record_codec import RecordCodec
@@ -40,6 +43,14 @@ def record(offset: int, seq: int | None = None, *, partition: int = 0, topic: st
 def batch_of(*records: Record) -> RecordBatch:
     """Records of one topic as polled."""
     return RecordBatch.of(records)
+
+
+def in_columns(batch: RecordBatch) -> RecordBatch:
+    """The same records as the log gives them: columns in place of lists."""
+    pairs = [pair for headers in batch.headers for pair in headers or ()]
+    ends = np.cumsum([0, *(len(headers or ()) for headers in batch.headers)])
+    headers = HeaderColumn(ends, ByteColumn.of([name.encode() for name, _ in pairs]), ByteColumn.of([content for _, content in pairs]))
+    return replace(batch, keys=ByteColumn.of(batch.keys), values=ByteColumn.of(batch.values), headers=headers)
 
 
 def offsets_of(batches: Iterable[RecordBatch]) -> list[tuple[int, int]]:

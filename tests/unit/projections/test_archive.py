@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
 from domain.log import Record
 from projections.archive import RawArchive
 from projections.errors import StoreUnavailable
-from tests.unit.projections.fakes import T, batch_of, record
+from projections.records import HeaderColumn
+from schema_registry.byte_column import ByteColumn
+from tests.unit.projections.fakes import T, batch_of, in_columns, record
 
 
 class MemoryS3:
@@ -92,3 +96,32 @@ def test_a_refusal_that_is_not_about_the_key_is_an_error_and_nothing_counts_as_w
     s3.refusal = None
     put(archive, *rows(0, 2))
     assert archive.load_position() == {(T, 0): 2}
+
+
+def test_columns_come_back_as_they_went_in_from_whatever_is_cut_of_them(s3: MemoryS3) -> None:
+    odd = [
+        Record(T, 0, 5, 1, None, None, (("a", None), ("a", b"\xff"), ("", b""))),
+        Record(T, 1, 6, 2, b"", b"", ()),
+        Record(T, 0, 7, 3, b"\x00", b"x" * 3000, (("\u00e9", b"1"),)),
+    ]
+    batch = in_columns(batch_of(*rows(0, 5), *odd, *rows(8, 10)))
+    archive = archive_on(s3)
+    for part in (batch.take(np.arange(0, 6)), batch.take(np.arange(6, 10))):
+        archive.apply_records([part], {}, part.next_offsets())
+    kept = [found.record(i) for found in archive_on(s3).read() for i in range(len(found))]
+    assert sorted(kept, key=lambda r: r.offset) == [*rows(0, 5), *odd, *rows(8, 10)]
+
+
+def test_a_header_name_that_is_no_text_is_kept_with_a_mark(s3: MemoryS3) -> None:
+    headers = HeaderColumn(np.array([0, 1]), ByteColumn.of([b"a\xff"]), ByteColumn.of([b"1"]))
+    batch = replace(in_columns(batch_of(record(0))), headers=headers)
+    archive_on(s3).apply_records([batch], {}, batch.next_offsets())
+    (found,) = archive_on(s3).read()
+    assert found.record(0).headers == (("a\ufffd", b"1"),)
+
+
+def test_more_bytes_than_one_array_holds_go_in_pieces(s3: MemoryS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("projections.archive.MOST_OF_BINARY", 500)
+    put(archive_on(s3), *rows(0, 20))
+    (found,) = archive_on(s3).read()
+    assert [found.record(i) for i in range(len(found))] == rows(0, 20)

@@ -29,6 +29,8 @@ from botocore.exceptions import ClientError
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from domain.errors import LogError
+from infra.kafka import KafkaSource, read_batches
 from infra.settings import KafkaSettings, Settings
 from infra.stack import PartDown, Stack, StackError, aws, down_all
 from infra.stack.neo4j import current_generation, make_current
@@ -109,14 +111,21 @@ def test_a_tls_and_sasl_cluster_is_reached_by_settings(local: Stack) -> None:
     assert "kafka" not in Stack.of(user).local_parts()
     produce(user.kafka, "secured", b"value")
     assert read_one(user.kafka, "secured") == b"value"
+    (batch,) = read_batches(user.kafka.client_config(), ["secured"], {}, {("secured", 0): 1})
+    assert list(batch.values) == [b"value"]
 
 
 @pytest.mark.parametrize("wrong", [{"sasl_password": "wrong"}, {"ca_location": None}], ids=["password", "authority"])
-def test_a_wrong_secret_or_authority_is_refused(wrong: dict[str, Any], local: Stack) -> None:
+def test_a_wrong_secret_or_authority_is_refused(wrong: dict[str, Any], local: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     secure = KafkaSettings(**{**local.secure_kafka().model_dump(), **wrong})
     admin = AdminClient({**secure.client_config(), "log_level": 0})
     with pytest.raises(KafkaException):
         admin.list_topics(timeout=5)
+    monkeypatch.setattr("infra.kafka.OPERATION_TIMEOUT_S", 3.0)
+    source = KafkaSource({**secure.client_config(), "log_level": 0}, ["secured"], "g", "i", is_alone=True)
+    with pytest.raises(LogError, match="the partitions of secured are not known: Local: "):
+        source.open(dict, lambda: None)
+    source.close()
 
 
 def test_the_registry_keeps_schemas_and_compatibility_through_a_kill(local: Stack, settings: Settings) -> None:
