@@ -244,7 +244,7 @@ def test_one_poll_keeps_topics_apart_and_each_partition_in_order(config: dict[st
 def test_a_topic_that_is_not_there_and_an_option_that_is_none_are_named(config: dict[str, Any]) -> None:
     source = KafkaSource(config, ["nowhere"], "g", "i", is_alone=True)
     with pytest.raises(LogError, match="the partitions of nowhere are not known: Broker: Unknown topic"):
-        source.open(dict, lambda: None)
+        source.open(dict, lambda: None, lambda: None)
     source.close()
     with pytest.raises(LogError, match=r'the Kafka client refuses its options: .*"no.such.option"'):
         KafkaSource({**config, "no.such.option": 1}, ["nowhere"], "g", "i")
@@ -255,7 +255,7 @@ def test_what_a_callback_raises_is_raised_where_it_was_polled(config: dict[str, 
         raise LogError("no position")
 
     source = KafkaSource(config, [topic], f"g-{uuid4().hex[:8]}", "i1")
-    source.open(failing, lambda: None)
+    source.open(failing, lambda: None, lambda: None)
     with pytest.raises(LogError, match="no position"):
         polled(source, 1)
     source.close()
@@ -263,7 +263,7 @@ def test_what_a_callback_raises_is_raised_where_it_was_polled(config: dict[str, 
 
 def test_a_closed_source_says_so_and_closes_once_more(config: dict[str, Any], topic: str) -> None:
     source = KafkaSource(config, [topic], "g", "i", is_alone=True)
-    source.open(dict, lambda: None)
+    source.open(dict, lambda: None, lambda: None)
     source.close()
     source.close()
     with pytest.raises(RuntimeError, match="the consumer is closed"):
