@@ -75,8 +75,13 @@ SETTLE_S = 0.5  # how long an open transaction is waited for before its records 
 OPERATION_TIMEOUT_S = 30.0  # longer than a broker's restart
 _ANY_PARTITION, _NOW = -1, 0  # what `Producer.produce` takes for "by the key" and "at this moment"
 SESSION_MS = 10_000  # so long after its last sign of life a worker's partitions go to the others
+LOOK_TIMEOUT_S = 1.0
 LOOK_S = 5.0  # how often who reads every partition looks for new ones
 DRAIN_S = 0.005  # how long a poll gathers after its first record: latency paid for fewer, larger batches
+
+
+class Unanswered(LogError):
+    """Kafka does not answer."""
 
 
 class TopicAdmin:
@@ -152,9 +157,13 @@ class TopicAdmin:
         existing = self._topics()
         return [topic for topic in topics if topic not in existing]
 
-    def partitions(self, topics: Iterable[str]) -> list[domain_log.TopicPartition]:
-        """Every partition of the topics that exist."""
-        existing = self._topics()
+    def partitions(self, topics: Iterable[str], timeout_s: float | None = None) -> list[domain_log.TopicPartition]:
+        """Every partition of the topics that exist.
+
+        Raises:
+            Unanswered: Kafka does not answer in time.
+        """
+        existing = self._topics(timeout_s)
         return [(topic, partition) for topic in topics for partition in range(existing.get(topic, 0))]
 
     def ends(self, topics: Iterable[str]) -> dict[domain_log.TopicPartition, int]:
@@ -215,11 +224,12 @@ class TopicAdmin:
             time.sleep(0.01)
         return {}
 
-    def _topics(self) -> dict[str, int]:
+    def _topics(self, timeout_s: float | None = None) -> dict[str, int]:
         try:
-            return {name: len(topic.partitions) for name, topic in self._admin.list_topics(timeout=OPERATION_TIMEOUT_S).topics.items()}
+            found = self._admin.list_topics(timeout=OPERATION_TIMEOUT_S if timeout_s is None else timeout_s)
+            return {name: len(topic.partitions) for name, topic in found.topics.items()}
         except KafkaException as error:
-            raise LogError(f"Kafka does not answer: {error}; `tidemark doctor` says what is down") from error
+            raise Unanswered(f"Kafka does not answer: {error}; `tidemark doctor` says what is down") from error
 
     def _offsets(
         self, topics: Iterable[str], spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
@@ -239,8 +249,8 @@ class TopicAdmin:
 class Partitions(Protocol):
     """Which partitions topics have, and which they may have."""
 
-    def of(self, topics: Iterable[str]) -> list[domain_log.TopicPartition]:
-        """Every partition that exists; an error where one of them is not to be."""
+    def of(self, topics: Iterable[str], timeout_s: float | None = None) -> list[domain_log.TopicPartition]:
+        """Every partition that exists; an error where one of them is not to be, `Unanswered` where nobody says."""
 
     def admit(self, found: Sequence[domain_log.TopicPartition]) -> None:
         """An error where one of these is not to be."""
@@ -336,11 +346,11 @@ class KafkaSource:
         self._open = False
         self._consumer.close()
 
-    def _wanted(self) -> set[domain_log.TopicPartition]:
+    def _wanted(self, timeout_s: float | None = None) -> set[domain_log.TopicPartition]:
         """The partitions that are ours to read as things stand."""
         self._looked_at = time.monotonic()
         if self._partitions is not None:
-            found = self._partitions.of(self._topics)
+            found = self._partitions.of(self._topics, timeout_s)
         else:
             found = [(topic, partition) for topic in self._topics for partition in self._consumer.partitions(topic, OPERATION_TIMEOUT_S)]
         if self._is_alone:
@@ -353,7 +363,10 @@ class KafkaSource:
 
     def _look(self) -> None:
         """Take in what the topics have got meanwhile; where the shared one has grown, others' partitions may go with its new ones."""
-        wanted = self._wanted()
+        try:
+            wanted = self._wanted(LOOK_TIMEOUT_S)
+        except Unanswered:  # a broker that starts again: who reads waits for it, and looks later
+            return
         if gone := self._taken - wanted:
             self._on_revoked()
             self._leave(gone)

@@ -29,14 +29,14 @@ class PartitionBook:
         self._admin, self._grown = admin, grown
         self._known: dict[str, int] = dict(PARTITIONS)
 
-    def of(self, topics: Iterable[str]) -> list[TopicPartition]:
+    def of(self, topics: Iterable[str], timeout_s: float | None = None) -> list[TopicPartition]:
         """Every partition of these topics that exists.
 
         Raises:
             GrownElsewhere: one of them has more than the log says.
-            LogError: Kafka does not answer.
+            Unanswered: Kafka does not answer.
         """
-        found = self._admin.partitions(topics)
+        found = self._admin.partitions(topics, timeout_s)
         self.admit(found)
         return found
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
+from domain import log as domain_log
 from domain.errors import Fenced, LogError
 from domain.log import NewRecord, Position
 from infra.column_consumer import ColumnConsumer
-from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer, TopicAdmin, last_record_ends, read_batches
+from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer, TopicAdmin, Unanswered, last_record_ends, read_batches
 from projections.work import Append
 
 
@@ -145,6 +146,50 @@ def test_a_source_reads_each_partition_from_the_position_that_it_is_told(config:
     source.open(lambda: {(topic, 0): 2, (topic, 1): 4}, lambda: None, lambda: None)
     assert sorted(polled(source, 6)) == [b"0/2", b"0/3", b"2/0", b"2/1", b"2/2", b"2/3"]
     assert source.poll(10, 0.1) == []
+    source.close()
+
+
+class _Told:
+    """What a source hears of partitions: what Kafka says, until `silent`."""
+
+    def __init__(self, admin: TopicAdmin) -> None:
+        self._admin = admin
+        self.is_silent = False
+
+    def of(self, topics: Iterable[str], timeout_s: float | None = None) -> list[domain_log.TopicPartition]:
+        if self.is_silent:
+            raise Unanswered("Kafka does not answer")
+        return self._admin.partitions(topics, timeout_s)
+
+    def admit(self, found: Sequence[domain_log.TopicPartition]) -> None: ...
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "in-a-group"])
+def test_partitions_that_topics_get_are_read_from_their_first_record(
+    config: dict[str, Any], admin: TopicAdmin, topic: str, is_alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.kafka.LOOK_S", 0.0)
+    beside = f"{topic}-beside"
+    admin.create({beside: 1})
+    told = _Told(admin)
+    source = KafkaSource(config, [topic, beside], f"g-{uuid4().hex[:8]}", "i1", is_alone, partitions=told)
+    source.open(dict, lambda: None, lambda: None)
+    producer = Producer(config)
+    producer.produce(topic, b"old", partition=2)
+    producer.flush(30)
+    assert polled(source, 1) == [b"old"]
+    told.is_silent = True
+    producer.produce(topic, b"meanwhile", partition=0)
+    producer.flush(30)
+    assert polled(source, 1) == [b"meanwhile"], "who cannot be told goes on reading what it has"
+    told.is_silent = False
+    for name, count in ((topic, 5), (beside, 8)):
+        admin.grow(name, count)
+    fresh = Producer(config)
+    for name, count in ((topic, 5), (beside, 8)):
+        fresh.produce(name, name.encode(), partition=count - 1)
+    fresh.flush(30)
+    assert sorted(polled(source, 2)) == sorted([topic.encode(), beside.encode()])
     source.close()
 
 

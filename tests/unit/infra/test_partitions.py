@@ -12,7 +12,7 @@ class _Admin:
     def __init__(self, found: list[tuple[str, int]]) -> None:
         self.found = found
 
-    def partitions(self, topics: Any) -> list[tuple[str, int]]:
+    def partitions(self, topics: Any, timeout_s: float | None) -> list[tuple[str, int]]:
         return [tp for tp in self.found if tp[0] in topics]
 
 
