@@ -17,7 +17,7 @@ from domain.errors import LogError
 from infra.librdkafka import (
     ASSIGN_PARTITIONS,
     NO_CONSUMER_CLOSE,
-    Partitions,
+    PartitionListOf,
     RebalanceCallback,
     check,
     check_error,
@@ -69,18 +69,19 @@ class _Group:
             self.raised = error
         # The group waits for an answer: where nobody gave one, what was proposed is taken.
         if not self.has_answered:
-            _answer(handle, is_assign, given)
+            try:
+                _answer(handle, is_assign, given)
+            except LogError as error:
+                self.raised = self.raised or error
 
 
 def _answer(handle: int, is_assign: bool, given: Any) -> None:
     lib = library()
     if lib.rd_kafka_rebalance_protocol(handle) == b"COOPERATIVE":
         call = lib.rd_kafka_incremental_assign if is_assign else lib.rd_kafka_incremental_unassign
-        error = call(handle, given)
-        if error:
-            lib.rd_kafka_error_destroy(error)
+        check_error(call(handle, given), _CANNOT)
     else:
-        lib.rd_kafka_assign(handle, given if is_assign else None)
+        check(lib.rd_kafka_assign(handle, given if is_assign else None), _CANNOT)
 
 
 class ColumnConsumer:
@@ -122,7 +123,7 @@ class ColumnConsumer:
             LogError: the client refuses.
         """
         self._group.on_assign, self._group.on_revoke, self._group.on_lost = on_assign, on_revoke, on_lost
-        with Partitions(TopicPartition(topic, -1) for topic in topics) as parts:
+        with PartitionListOf(TopicPartition(topic, -1) for topic in topics) as parts:
             check(library().rd_kafka_subscribe(self._open_handle(), parts), "the group cannot be joined")
 
     def assign(self, parts: Sequence[TopicPartition]) -> None:
@@ -132,17 +133,8 @@ class ColumnConsumer:
             LogError: the client refuses.
         """
         self._group.has_answered = True
-        with Partitions(parts) as given:
+        with PartitionListOf(parts) as given:
             check(library().rd_kafka_assign(self._open_handle(), given), _CANNOT)
-
-    def unassign(self) -> None:
-        """Read nothing.
-
-        Raises:
-            LogError: the client refuses.
-        """
-        self._group.has_answered = True
-        check(library().rd_kafka_assign(self._open_handle(), None), _CANNOT)
 
     def incremental_assign(self, parts: Sequence[TopicPartition]) -> None:
         """Read these partitions too, each from its offset.
@@ -151,7 +143,7 @@ class ColumnConsumer:
             LogError: the client refuses.
         """
         self._group.has_answered = True
-        with Partitions(parts) as given:
+        with PartitionListOf(parts) as given:
             check_error(library().rd_kafka_incremental_assign(self._open_handle(), given), _CANNOT)
 
     def incremental_unassign(self, parts: Sequence[TopicPartition]) -> None:
@@ -161,7 +153,7 @@ class ColumnConsumer:
             LogError: the client refuses.
         """
         self._group.has_answered = True
-        with Partitions(parts) as given:
+        with PartitionListOf(parts) as given:
             check_error(library().rd_kafka_incremental_unassign(self._open_handle(), given), _CANNOT)
 
     def partitions(self, topic: str, timeout_s: float) -> list[int]:

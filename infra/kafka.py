@@ -150,7 +150,7 @@ class TopicAdmin:
 
     def log_id(self) -> str:
         """Names this cluster: state kept for one log must never be taken for another's."""
-        return str(self._admin.list_topics(timeout=OPERATION_TIMEOUT_S).cluster_id)
+        return str(self._cluster().cluster_id)
 
     def missing(self, topics: Iterable[str]) -> list[str]:
         """Which of the topics do not exist."""
@@ -225,9 +225,11 @@ class TopicAdmin:
         return {}
 
     def _topics(self, timeout_s: float | None = None) -> dict[str, int]:
+        return {name: len(topic.partitions) for name, topic in self._cluster(timeout_s).topics.items()}
+
+    def _cluster(self, timeout_s: float | None = None) -> Any:
         try:
-            found = self._admin.list_topics(timeout=OPERATION_TIMEOUT_S if timeout_s is None else timeout_s)
-            return {name: len(topic.partitions) for name, topic in found.topics.items()}
+            return self._admin.list_topics(timeout=OPERATION_TIMEOUT_S if timeout_s is None else timeout_s)
         except KafkaException as error:
             raise Unanswered(f"Kafka does not answer: {error}; `tidemark doctor` says what is down") from error
 
@@ -251,9 +253,6 @@ class Partitions(Protocol):
 
     def of(self, topics: Iterable[str], timeout_s: float | None = None) -> list[domain_log.TopicPartition]:
         """Every partition that exists; an error where one of them is not to be, `Unanswered` where nobody says."""
-
-    def admit(self, found: Sequence[domain_log.TopicPartition]) -> None:
-        """An error where one of these is not to be."""
 
 
 class KafkaSource:
@@ -296,6 +295,7 @@ class KafkaSource:
         self._held: set[int] = set()
         self._count = 1
         self._taken: set[domain_log.TopicPartition] = set()
+        self._has_left = False
         self._looked_at = 0.0
         self._load_position: Callable[[], Position] = dict
         self._on_revoked: Callable[[], None] = lambda: None
@@ -315,7 +315,11 @@ class KafkaSource:
             return
 
         def assigned(consumer: ColumnConsumer, parts: list[TopicPartition]) -> None:
-            if not parts or not self._open:  # told that nothing changed, or told while it leaves: the client knows what to do
+            if not self._open:  # told while it leaves: the client knows what to do
+                return
+            if not parts:  # nothing comes, but others may have got new ones: some of ours may go with these
+                self._looked_at = 0.0
+                self._take(set())
                 return
             self._held |= {part.partition for part in parts}
             self._take(self._wanted() - self._taken)
@@ -339,7 +343,10 @@ class KafkaSource:
         """
         if self._partitions is not None and time.monotonic() - self._looked_at > LOOK_S:
             self._look()
-        return self._consumer.poll(max_records, timeout_s, self._drain_s).batches
+        self._has_left = False
+        batches = self._consumer.poll(max_records, timeout_s, self._drain_s).batches
+        # Partitions may go in the midst of a poll that has records of them in its hands: others read them now, or will.
+        return self._still_ours(batches) if self._has_left else batches
 
     def close(self) -> None:
         """Leave the group. Static members keep their partitions for the session timeout."""
@@ -355,7 +362,8 @@ class KafkaSource:
             found = [(topic, partition) for topic in self._topics for partition in self._consumer.partitions(topic, OPERATION_TIMEOUT_S)]
         if self._is_alone:
             return set(found)
-        self._count = max(1, sum(topic == self._shared for topic, _ in found))
+        # Partitions never go away: an answer that lacks some is one of a broker that does not know them yet.
+        self._count = max(self._count, sum(topic == self._shared for topic, _ in found))
         return {tp for tp in found if self._is_ours(tp)}
 
     def _is_ours(self, tp: domain_log.TopicPartition) -> bool:
@@ -367,17 +375,17 @@ class KafkaSource:
             wanted = self._wanted(LOOK_TIMEOUT_S)
         except Unanswered:  # a broker that starts again: who reads waits for it, and looks later
             return
-        if gone := self._taken - wanted:
+        gone = set() if self._is_alone else {tp for tp in self._taken if not self._is_ours(tp)}
+        if gone:
             self._on_revoked()
             self._leave(gone)
         self._take(wanted - self._taken)
 
     def _take(self, fresh: set[domain_log.TopicPartition]) -> None:
-        if fresh:
-            # Who reads every partition has a position of before them all.
-            position = {} if self._is_alone else self._load_position()
-            self._consumer.incremental_assign([_at(tp, position) for tp in sorted(fresh)])
-            self._taken |= fresh
+        # Who reads every partition had a position for all that there were: new ones begin at their first record.
+        position = {} if self._is_alone or not fresh else self._load_position()
+        self._consumer.incremental_assign([_at(tp, position) for tp in sorted(fresh)])
+        self._taken |= fresh
 
     def _give_up(self, parts: Sequence[TopicPartition]) -> None:
         self._held -= {part.partition for part in parts}
@@ -386,6 +394,16 @@ class KafkaSource:
     def _leave(self, gone: set[domain_log.TopicPartition]) -> None:
         self._consumer.incremental_unassign([TopicPartition(*tp) for tp in sorted(gone)])
         self._taken -= gone
+        self._has_left = True
+
+    def _still_ours(self, batches: Sequence[RecordBatch]) -> list[RecordBatch]:
+        kept = []
+        for batch in batches:
+            ours = [partition for topic, partition in self._taken if topic == batch.topic]
+            rows = np.flatnonzero(np.isin(batch.partitions, ours))
+            if len(rows):
+                kept.append(batch.take(rows))
+        return kept
 
 
 class KafkaTransactions:

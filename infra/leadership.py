@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from threading import Event
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from domain.errors import LogError
 from infra.kafka import Config
 from schema_registry.contracts import COMMANDS
 
@@ -21,6 +23,8 @@ log = structlog.get_logger(__name__)
 SESSION_MS = 6_000  # the least that a broker allows as it is delivered: so long after its last sign of life a leader is replaced
 FOLLOW_S = 1.0
 _POLL_S = 0.2
+_PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)  # the client connects again by itself
+_FOR_GOOD = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.FENCED_INSTANCE_ID)
 
 
 class Leadership:
@@ -45,8 +49,10 @@ class Leadership:
             }
         )
         self._leads, self._ends = Event(), Event()
+        self._group, self._refused = group, ""
         self._consumer.subscribe([COMMANDS], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
-        self._thread = threading.Thread(target=self._watch, name=f"{worker}-leadership", daemon=True)
+        # In this context, so that what it logs bears the process's name.
+        self._thread = threading.Thread(target=copy_context().run, args=(self._watch,), name=f"{worker}-leadership", daemon=True)
         self._thread.start()
 
     def wait(self, stop: Event, meanwhile: Callable[[], None] = lambda: None) -> bool:
@@ -57,8 +63,13 @@ class Leadership:
 
         Returns:
             Whether it is; not, when `stop` was set first.
+
+        Raises:
+            LogError: the group does not take it, and will not.
         """
         while not self._leads.wait(_POLL_S):
+            if self._refused:
+                raise LogError(self._refused)
             if stop.wait(FOLLOW_S - _POLL_S):
                 return False
             if not self._leads.is_set():
@@ -75,10 +86,15 @@ class Leadership:
         # Only so that the group's news come in: without it a leader would count as gone after `max.poll.interval.ms`.
         while not self._ends.is_set():
             try:
-                self._consumer.poll(_POLL_S)
-            except KafkaException as error:
-                log.warning("leadership_unclear", error=str(error))
-                self._ends.wait(1.0)
+                told = self._consumer.poll(_POLL_S)
+                error = told.error() if told is not None else None
+            except KafkaException as raised:
+                error = raised.args[0]
+                self._ends.wait(_POLL_S)
+            if error is not None and error.code() not in _PASSING:
+                log.warning("leadership_unclear", error=error.str())
+                if error.fatal() or error.code() in _FOR_GOOD:
+                    self._refused = f"the group {self._group}, which says who of several processes works: {error.str()}"
 
     def _assigned(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         consumer.incremental_assign(parts)
@@ -91,4 +107,5 @@ class Leadership:
         consumer.incremental_unassign(parts)
         if parts:
             self._leads.clear()
+        if parts and not self._ends.is_set():
             log.warning("leads_no_more")

@@ -148,7 +148,7 @@ def new_consumer(options: Mapping[str, Any], on_rebalance: Any) -> int:
     return int(handle)
 
 
-class Partitions:
+class PartitionListOf:
     """Partitions as the library takes them, inside a `with`."""
 
     def __init__(self, parts: Iterable[TopicPartition]) -> None:

@@ -190,6 +190,7 @@ class Runner:
     def _forget_polled(self) -> None:
         """Others own the partitions already. A flush that is under way finds that out from the checkpoint, or was in time."""
         self._clear()
+        self._handed = {}
         try:
             self._settle()
         except StalePosition as error:
@@ -231,7 +232,7 @@ class Runner:
         waiting = self._merge.waiting if self._merge is not None else 0
         log.info("flushed", worker=self._work.name, records=done.records, seconds=round(seconds, 4), quarantined=done.quarantined,
                  retries=done.retries)  # fmt: skip
-        self._on_flushed(Flushed(self._work.name, done.records, done.quarantined, seconds, dict(self._position), waiting, done.retries))
+        self._on_flushed(Flushed(self._work.name, done.records, done.quarantined, seconds, dict(done.after), waiting, done.retries))
 
     def _pass_strays(self, after: dict[TopicPartition, int]) -> None:
         """A stray moves the position too, unless a record before it still waits for its turn."""

@@ -93,7 +93,7 @@ class TableProjection(PostgresStore):
             ValueError: `rows` gave other columns than the table's, or `after` lies before `before`.
         """
         try:
-            with self._moving(after, "applying a batch") as cursor:
+            with self._transaction("applying a batch") as cursor:
                 self._advance(cursor, before, after)
                 staged: set[str] = set()
                 for table, found in self.rows(batch, Excluded()):

@@ -143,7 +143,8 @@ class Verifier:
         proof.lag_records = proof.records - commands
         if accounted != commands:
             proof.problems.append(f"{commands} commands, but {accounted} are accounted for")
-        self._cover(proof, coverage, head.topics, {**head.heads, **ends}, head)
+        covered = {tp: max(end, head.ends.get(tp, 0)) for tp, end in head.heads.items()}  # what came between the two looks was read
+        self._cover(proof, coverage, head.topics, {**covered, **ends}, head)
         proof.is_ok = not proof.problems and not proof.lag_records
         return proof
 

@@ -73,7 +73,7 @@ class WarehouseProjection(PostgresStore):
         keys = DimensionKeys()
         described: set[str] = set()
         trained: set[str] = set()
-        with self._moving(after, "applying a batch") as cursor:
+        with self._transaction("applying a batch") as cursor:
             self._advance(cursor, before, after)
             for fact, rows in fact_rows(batch):
                 cursor.adbc_ingest(fact.table, rows.to_reader(max_chunksize=PIECE_ROWS), mode="append")

@@ -34,14 +34,13 @@ SELECT topic, partition FROM moved UNION ALL SELECT topic, partition FROM starte
 LOCK_TIMEOUT_S = 10
 """How long a writer waits for rows that another one holds: longer than any batch, shorter than the patience of whoever waits for it."""
 BOUND_WAITING = "SELECT set_config('lock_timeout', $1, false)"
-# Who has a partition and waits for its checkpoint waits for an owner of before that stands still in its transaction: frozen, or cut
-# off from a server that does not know it yet. Its row's xmax names that transaction; a checkpoint that is only being made has no row yet.
+# Whoever waited that long waits for a writer that stands still in its transaction: frozen, or cut off from a server that does not know
+# it yet. It has moved a checkpoint, which each writer does first, and the server waits for its next word.
 END_STALLED = """
 SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
-WHERE a.pid <> pg_backend_pid() AND a.xact_start < now() - make_interval(secs => $3)
-  AND (a.backend_xid = (SELECT c.xmax FROM checkpoints c WHERE c.topic = $1 AND c.partition = $2)
-       OR NOT EXISTS (SELECT FROM checkpoints c WHERE c.topic = $1 AND c.partition = $2)
-          AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'checkpoints'::regclass AND l.mode = 'RowExclusiveLock'))
+WHERE a.pid <> pg_backend_pid() AND a.datname = current_database() AND a.wait_event_type = 'Client'
+  AND a.xact_start < now() - make_interval(secs => $1)
+  AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'checkpoints'::regclass AND l.mode = 'RowExclusiveLock')
 """
 LOAD_CHECKPOINTS = "SELECT topic, partition, next_offset FROM checkpoints"
 
@@ -138,7 +137,7 @@ WHERE d.model_version = t.model_version
 # Of two workers that fold one wallet's history each would miss what the other has not committed: one after the other. A wallet's
 # descriptions are in one partition and so in one worker's hands; but not those of before a change of the producers' partitioner.
 FOLD_LOCK = 7_413_202
-LOCK_FOLD = "SELECT pg_advisory_xact_lock($1)"
+LOCK_FOLD = "SELECT pg_advisory_xact_lock($1::integer, hashtext(current_schema()))"
 
 LAYOUT_LOCK = 7_413_201  # a number of our own: who makes, swaps or drops a generation waits for whoever does so
 LOCK_LAYOUT = "SELECT pg_advisory_xact_lock($1)"

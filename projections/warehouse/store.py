@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import structlog
 from adbc_driver_manager.dbapi import Connection, Cursor
 
-from domain.log import Position, TopicPartition
+from domain.log import Position
 from projections.errors import ProjectionError, StalePosition, StoreUnavailable
 from projections.fingerprint import Fingerprint, fingerprints
 from projections.protocol import ReadBack
@@ -153,27 +153,21 @@ class PostgresStore(ABC):
                 " has written"
             )
 
-    def _end_stalled(self, places: Collection[TopicPartition]) -> None:
-        """End the sessions of earlier owners of these partitions that stand still in a transaction: nothing of it was committed."""
-        with suppress(ProjectionError), self._transaction("ending a stalled transaction") as cursor:
-            for topic, partition in sorted(places):
-                if run(cursor, sql.END_STALLED, (topic, partition, sql.LOCK_TIMEOUT_S)):
-                    log.warning("stalled_owner_ended", store=self.name, topic=topic, partition=partition)
-
-    @contextmanager
-    def _moving(self, places: Collection[TopicPartition], what: str) -> Iterator[Cursor]:
-        """`_transaction` for one that moves the checkpoints of these partitions, and may meet an owner of before that holds them."""
+    def _end_stalled(self) -> None:
+        """End the sessions of other writers of this generation that stand still in a transaction: nothing of it was committed."""
         try:
-            with self._transaction(what) as cursor:
-                yield cursor
-        except StoreUnavailable as error:
-            if getattr(error.__cause__, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
-                self._end_stalled(places)
-            raise
+            with translated("ending a stalled transaction"), self._open() as connection, connection.cursor() as cursor:
+                for (has_ended,) in run(cursor, sql.END_STALLED, (sql.LOCK_TIMEOUT_S,)):
+                    log.warning("stalled_writer_ended" if has_ended else "stalled_writer_not_ended", store=self.name, schema=self.schema)
+        except ProjectionError as error:
+            log.warning("stalled_writer_not_ended", store=self.name, schema=self.schema, error=str(error))
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[Cursor]:
-        """A cursor whose work is committed on a clean exit; any error drops the connection, and with it the work."""
+        """A cursor whose work is committed on a clean exit; any error drops the connection, and with it the work.
+
+        Where another writer's lock was waited for in vain, that one is ended if it stands still: the next try finds the way free.
+        """
         try:
             with translated(what):
                 if self._connection is None:
@@ -181,11 +175,13 @@ class PostgresStore(ABC):
                 with self._connection.cursor() as cursor:
                     yield cursor
                 self._connection.commit()
-        except BaseException:
+        except BaseException as error:
             connection, self._connection = self._connection, None
             if connection is not None:
                 with suppress(adbc_driver_manager.Error):  # the first error is the one to hear of
                     connection.close()
+            if isinstance(error, StoreUnavailable) and getattr(error.__cause__, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+                self._end_stalled()
             raise
 
     def _open(self) -> Connection:

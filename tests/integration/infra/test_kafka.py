@@ -161,8 +161,6 @@ class _Told:
             raise Unanswered("Kafka does not answer")
         return self._admin.partitions(topics, timeout_s)
 
-    def admit(self, found: Sequence[domain_log.TopicPartition]) -> None: ...
-
 
 @pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "in-a-group"])
 def test_partitions_that_topics_get_are_read_from_their_first_record(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from domain.errors import InvalidValue
+from infra.kafka import SESSION_MS
 from infra.log_setup import scale_worker
 from infra.partitions import GrownElsewhere
 from infra.topic_growth import grow, sizes
@@ -81,6 +82,17 @@ def test_one_that_stood_still_finds_its_partitions_gone_and_writes_nothing(log: 
         before = taken(log, "warehouse.2")
         until(lambda: taken(log, "warehouse.2") > before or log.stack.status()["warehouse.2"].restarts > 0, "it shares again")
     assert is_green(log)
+
+
+def test_all_of_them_stood_still_and_nobody_took_over(log: OwnLog) -> None:
+    pids = [pid_of(log, process) for process in WAREHOUSES[:2]]
+    with traffic(log):
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(SESSION_MS / 1000 + 2)  # until Kafka has given them up
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert is_green(log), "what they had in hand was stored once or read again, nothing was passed over"
 
 
 def test_a_topic_grows_while_everything_runs(log: OwnLog) -> None:

@@ -124,7 +124,7 @@ def test_a_wrong_secret_or_authority_is_refused(wrong: dict[str, Any], local: St
     monkeypatch.setattr("infra.kafka.OPERATION_TIMEOUT_S", 3.0)
     source = KafkaSource({**secure.client_config(), "log_level": 0}, ["secured"], "g", "i", is_alone=True)
     with pytest.raises(LogError, match="the partitions of secured are not known: Local: "):
-        source.open(dict, lambda: None)
+        source.open(dict, lambda: None, lambda: None)
     source.close()
 
 
