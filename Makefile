@@ -19,6 +19,9 @@ SEED ?=
 # Options of pytest, for example `make test ARGS="tests/unit -x"`.
 ARGS ?=
 
+# Where an environment forbids Python to keep what it has parsed, each start of a worker would parse every library anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test check bench crash-test up down clean distclean
 
 help: ## list these commands

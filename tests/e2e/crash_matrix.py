@@ -41,7 +41,6 @@ from schema_registry.contracts import CASE_EVENTS, COMMANDS, SCORE_EVENTS, TRANS
 from schema_registry.record_codec import RecordCodec
 from tests.e2e.network import SERVERS as NETWORKED
 from tests.e2e.network import Network, closing
-from tests.e2e.small_model import deploy_small_model
 from tests.fault_proxy import FAULTS, Fault
 from tests.integration.infra.own_log import OwnLog, own_servers
 
@@ -314,6 +313,8 @@ def _run_armed(settings: Settings, name: str, step: str | None, passes: int) -> 
 
 def run_matrix(kills: int, seed: int, console: Console) -> Outcome:
     """Kill at least `kills` times, servers and network included, and judge."""
+    from tests.e2e.small_model import deploy_small_model  # torch takes seconds to import, and each worker's process imports this module
+
     rng = random.Random(seed)
     networks: list[Network] = []
     with closing(networks), own_servers(list(SERVERS), lambda stack: networks.append(Network(stack))) as log:
