@@ -210,7 +210,7 @@ class Composition:
         return WalletGraphProjection(self.clients.neo4j, self.settings.neo4j.database)
 
     def reactor(self, name: str) -> Notifier:
-        """A reactor, in none of whose calls anything is sent yet. There is one: `notifier`."""
+        """A reactor; making it sends nothing. There is one: `notifier`."""
         from infra.notifier import Notifier
 
         assert name == Notifier.name

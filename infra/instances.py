@@ -30,6 +30,6 @@ def demand_instance(worker: str, instance: int) -> None:
         InvalidValue: the number is out of range, or the worker keeps to one.
     """
     if not 1 <= instance <= MOST:
-        raise InvalidValue("instance", f"expected 1 to {MOST}, found {instance}")
+        raise InvalidValue("instance", f"expected a number of 1 to {MOST}, found {instance}")
     if worker == "notifier" and instance > 1:
         raise InvalidValue("instance", "the notifier keeps what it sent in a file of its machine: it has one instance and no standby")

@@ -54,8 +54,8 @@ class PartitionBook:
             advice = (
                 f"If the new ones are to stay, `tidemark topics grow {topic} --partitions N` with the number it has now takes them in"
                 if topic in ORDERED_BY_SEQ
-                else "The order of its keys is that of its partitions and is not to be trusted from there on: make the topic anew with"
-                f" {known} partitions and bring its records back from the archive"
+                else "The order of its keys is that of its partitions and is not to be trusted from there on: it has to be made anew, with"
+                f" {known}"
             )
             raise GrownElsewhere(
                 f"topic {topic} has a partition {partition}, the log knows {known} partitions of it: it was grown by other means than"

@@ -113,7 +113,7 @@ def _show(result: ResendResult, *, is_dry: bool, is_json: bool) -> None:
         )
     else:
         if result.was_resumed:
-            output.result("An interrupted run was gone on with.")
+            output.result("It went on with a run that was interrupted.")
         output.result(
             f"[green]{result.name} sent {output.count(result.effects)} messages[/], {known}, from {output.count(result.records)} records,"
             f" {output.duration(result.seconds)}. Its worker's position is where it was."
