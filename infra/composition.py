@@ -279,23 +279,26 @@ class Composition:
     def follow(self, name: str) -> None:
         """Keep a worker that stands by near the log, so that it need not read all of that when it takes over."""
         if name == "command-handler":
-            self._handler().catch_up(self.log.read)
+            seen = self._seen()
+            try:
+                self._handler(seen).catch_up(self.log.read)
+            finally:
+                seen.close()  # a process may have it open once, and whoever takes over opens it anew
 
-    @cached_property
     def _seen(self) -> SeenTransactions:
-        """The handler's memory; open once in a process."""
+        """The handler's memory."""
         from infra.seen_transactions import SeenTransactions
 
         folder = self.settings.stack_dir / process_name("command-handler", self.instance)
         return SeenTransactions(folder, self.clients.admin.log_id())
 
-    def _handler(self) -> CommandHandler:
+    def _handler(self, seen: SeenTransactions) -> CommandHandler:
         from infra.command_handler import CommandHandler
 
-        return CommandHandler(self.clients.catalog, self._seen, AUTHORISED, lambda: self.clients.admin.ends([TRANSACTION_EVENTS]))
+        return CommandHandler(self.clients.catalog, seen, AUTHORISED, lambda: self.clients.admin.ends([TRANSACTION_EVENTS]))
 
     def _command_handler(self) -> Worker:
-        handler = self._handler()
+        handler = self._handler(self._seen())
         # Fence the older handler first: what it committed until then is what the state is restored from.
         worker = self._transformer(handler, FlushPolicy(HANDLER_BATCH, 0.0, gathers=True))
         handler.restore(self.log.read)
