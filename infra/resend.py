@@ -168,6 +168,9 @@ def _begun(
             if tp not in written or not 0 <= offset <= written[tp]:
                 where = f"a partition of {', '.join(topics)}" if tp not in written else f"an offset from 0 to {written[tp]}"
                 raise InvalidValue(field_, f"expected {where}, found {tp[0][:40]}/{tp[1]} at {offset}")
+    for tp, offset in sorted((end or {}).items()):
+        if offset < start.get(tp, 0):
+            raise InvalidValue("until", f"expected an end behind the beginning, found {tp[0]}/{tp[1]} from {start[tp]} to {offset}")
     # A partition that has lost all of its records ends where Kafka will go on: its range is missing, not empty.
     starts = composition.log.starts(topics)
     head = {tp: max(offset, starts.get(tp, 0)) for tp, offset in composition.log.ends(topics).items()}

@@ -202,6 +202,12 @@ def test_a_place_that_is_none_of_its_topics_is_named(log: OwnLog, place: tuple[s
         resend(log.fresh(), "notifier", {place: offset})
 
 
+def test_a_range_that_ends_before_it_begins_is_refused(log: OwnLog) -> None:
+    place = min(tp for tp, end in log.ends([CASE_EVENTS]).items() if end > 1)
+    with pytest.raises(InvalidValue, match="expected an end behind the beginning"):
+        plan(log.fresh(), "notifier", {place: 1}, {place: 0})
+
+
 def test_the_command_warns_that_receivers_get_them_again(
     log: OwnLog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
