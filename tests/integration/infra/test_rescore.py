@@ -117,8 +117,11 @@ def test_killed_it_goes_on_and_each_transaction_has_one_score_from_the_scorers_o
     child.start()
     child.join(120)
     assert child.exitcode == -signal.SIGKILL
+    # A poll hands over what has arrived, up to a step: only the two closed transactions' number is fixed, not their size.
+    kept = len(scores(log, RESCORE_EVENTS, other))
+    assert 0 < kept <= 2 * STEP
     result = rescore(log.fresh(), other, 0)
-    assert (result.scored, result.added, result.left) == (2 * STEP, SCORED - 2 * STEP, 0)
+    assert (result.scored, result.added, result.left) == (kept, SCORED - kept, 0)
     found, known = scores(log, RESCORE_EVENTS, other), scores(log, SCORE_EVENTS)
     assert [record["tx_seq"] for record in found] == list(range(SCORED))
     for name in ("tx_id", "features", "source_k", "target_k", "feature_set"):
