@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 from botocore.config import Config as BotoConfig
 
-from infra.kafka import TopicAdmin
+from infra.kafka.admin import TopicAdmin
 from infra.settings import Settings
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.client import Registry

@@ -12,7 +12,10 @@ from domain.errors import InvalidValue
 from infra.clients import Clients
 from infra.history_source import HistorySource, LiftedSource
 from infra.instances import STANDING_BY, process_name
-from infra.kafka import DRAIN_S, KafkaSource, KafkaTransactions, PlainProducer
+from infra.kafka.client import DRAIN_S
+from infra.kafka.producer import PlainProducer
+from infra.kafka.source import KafkaSource
+from infra.kafka.transactions import KafkaTransactions
 from infra.leadership import Leadership
 from infra.log_view import LogView
 from infra.partitions import PartitionBook

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.errors import TidemarkError
 from infra.composition import Composition
-from infra.kafka import KafkaTransactions
+from infra.kafka.transactions import KafkaTransactions
 from schema_registry.client import COMPATIBILITY
 from schema_registry.contracts import COMMANDS, PARTITIONS, contracts
 

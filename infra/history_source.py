@@ -15,7 +15,7 @@ import structlog
 from domain.errors import TidemarkError
 from domain.log import Position, TopicPartition
 from infra.clients import Clients
-from infra.kafka import read_batches
+from infra.kafka.reading import read_batches
 from projections.archive import ARCHIVED_TOPICS
 from projections.archive_reading import ArchiveObject, ArchiveReader
 from projections.errors import StoreDisagrees, StoreUnavailable

@@ -18,7 +18,8 @@ import numpy as np
 
 from domain.log import Position
 from infra.composition import Composition
-from infra.kafka import KafkaSource, PlainProducer
+from infra.kafka.producer import PlainProducer
+from infra.kafka.source import KafkaSource
 from projections.records import NO_SEQ
 from schema_registry.contracts import COMMANDS, SCORE_EVENTS, TRANSACTION_EVENTS
 

@@ -15,7 +15,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from domain.errors import LogError
-from infra.kafka import Config
+from infra.kafka.client import Config
 from schema_registry.contracts import COMMANDS
 
 log = structlog.get_logger(__name__)

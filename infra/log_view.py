@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from domain.log import Position, TopicPartition
 from infra.clients import Clients
 from infra.history_source import History
-from infra.kafka import last_record_ends, read_batches
+from infra.kafka.reading import last_record_ends, read_batches
 from projections.quarantine import Quarantine, QuarantineEntry, QuarantineKey, decoded, state_of
 from projections.records import RecordBatch
 from schema_registry.column_codec import ColumnCodec

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from domain.errors import LogError
 from domain.log import TopicPartition
-from infra.kafka import TopicAdmin
+from infra.kafka.admin import TopicAdmin
 from schema_registry.contracts import ORDERED_BY_SEQ, PARTITIONS
 
 

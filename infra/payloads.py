@@ -8,7 +8,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.log import NewRecord, Position
-from infra.kafka import KafkaTransactions, PlainProducer
+from infra.kafka.producer import PlainProducer
+from infra.kafka.transactions import KafkaTransactions
 from projections.errors import StoreUnavailable
 from projections.quarantine import PayloadStore, offloaded
 from projections.work import Append, TransactionalLog

@@ -22,7 +22,8 @@ from domain.log import NewRecord, Position
 from infra.composition import Composition
 from infra.history_source import HistorySource
 from infra.instances import worker_of
-from infra.kafka import KafkaSource, KafkaTransactions
+from infra.kafka.source import KafkaSource
+from infra.kafka.transactions import KafkaTransactions
 from infra.read_models import read_model
 from infra.rebuild_estimate import Estimate, estimate, keep_rate
 from infra.rebuild_notes import Notes, SetAside

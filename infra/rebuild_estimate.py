@@ -12,7 +12,7 @@ from typing import Any
 from domain.log import Position
 from infra.composition import Composition
 from infra.history_source import Plan
-from infra.kafka import read_batches
+from infra.kafka.reading import read_batches
 
 SAMPLE = 200  # records a partition from which the size of those in Kafka is taken
 # Records a second on two shared cores, as `tidemark bench` measured them; only used until a first rebuild has given this machine's own.

@@ -21,7 +21,7 @@ from domain.errors import InvalidValue
 from graph.restatement import Restatement, restate
 from infra.composition import Composition, NotReady
 from infra.history import transactions_in_order
-from infra.kafka import KafkaTransactions
+from infra.kafka.transactions import KafkaTransactions
 from infra.repair import position_at
 from infra.restatements import restatements
 from ml.rescorer import Rescorer

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from domain.log import NewRecord
 from graph.restatement import Restatement, void_up_to
 from infra.clients import Clients
-from infra.kafka import PlainProducer
+from infra.kafka.producer import PlainProducer
 from infra.log_view import LogView
 from projections.records import seq_header
 from schema_registry.contracts import CONTROL_EVENTS, WALLET_EVENTS

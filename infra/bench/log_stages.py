@@ -13,7 +13,10 @@ from confluent_kafka import Consumer, TopicPartition
 from infra.bench.measure import Stage, rate
 from infra.command_handler import CommandHandler
 from infra.composition import AUTHORISED, HANDLER_BATCH, Composition
-from infra.kafka import READ_OPTIONS, KafkaSource, KafkaTransactions, PlainProducer
+from infra.kafka.client import READ_OPTIONS
+from infra.kafka.producer import PlainProducer
+from infra.kafka.source import KafkaSource
+from infra.kafka.transactions import KafkaTransactions
 from infra.seen_transactions import SeenTransactions
 from projections.runner import FlushPolicy, Runner
 from projections.work import TransactionWork

@@ -9,7 +9,8 @@ from collections.abc import Sequence, Sized
 import numpy as np
 
 from infra.composition import Composition
-from infra.kafka import KafkaSource, PlainProducer
+from infra.kafka.producer import PlainProducer
+from infra.kafka.source import KafkaSource
 from infra.latency import SETTLE_S, Latency, LatencyError
 from schema_registry.contracts import COMMANDS, TRANSACTION_EVENTS
 

@@ -12,7 +12,8 @@ import pytest
 from domain.errors import Fenced, LogError
 from domain.log import EventLog, NewRecord, Position, Record
 from domain.memory_log import MemoryLog
-from infra.kafka import KafkaEventLog, TopicAdmin
+from infra.kafka.admin import TopicAdmin
+from infra.kafka.transactions import KafkaEventLog
 
 
 def seen(log: EventLog, topic: str, count: int, start: Position | None = None) -> list[Record]:

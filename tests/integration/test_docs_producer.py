@@ -8,7 +8,8 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
-from infra.kafka import TopicAdmin, read_batches
+from infra.kafka.admin import TopicAdmin
+from infra.kafka.reading import read_batches
 from schema_registry.client import Registry
 from schema_registry.contracts import COMMANDS, PARTITIONS
 from schema_registry.record_codec import RecordCodec

@@ -14,7 +14,12 @@ from domain import log as domain_log
 from domain.errors import Fenced, LogError
 from domain.log import NewRecord, Position
 from infra.column_consumer import ColumnConsumer
-from infra.kafka import KafkaSource, KafkaTransactions, PlainProducer, TopicAdmin, Unanswered, last_record_ends, read_batches
+from infra.kafka.admin import TopicAdmin
+from infra.kafka.client import Unanswered
+from infra.kafka.producer import PlainProducer
+from infra.kafka.reading import last_record_ends, read_batches
+from infra.kafka.source import KafkaSource
+from infra.kafka.transactions import KafkaTransactions
 from projections.work import Append
 
 
@@ -65,7 +70,7 @@ def test_topics_are_made_once_and_a_foreign_one_is_refused(admin: TopicAdmin, to
 
 
 def test_a_server_that_is_not_there_is_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.kafka.OPERATION_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("infra.kafka.admin.OPERATION_TIMEOUT_S", 0.5)
     with pytest.raises(LogError, match=r"Kafka does not answer: .*`tidemark doctor`"):
         TopicAdmin({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}).missing(["t"])
 
@@ -166,7 +171,7 @@ class _Told:
 def test_partitions_that_topics_get_are_read_from_their_first_record(
     config: dict[str, Any], admin: TopicAdmin, topic: str, is_alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.kafka.LOOK_S", 0.0)
+    monkeypatch.setattr("infra.kafka.source.LOOK_S", 0.0)
     beside = f"{topic}-beside"
     admin.create({beside: 1})
     told = _Told(admin)

@@ -15,7 +15,7 @@ from domain.commands import LabelWallet
 from domain.log import NewRecord
 from infra.cli import exits
 from infra.cli.app import run
-from infra.kafka import KafkaSource
+from infra.kafka.source import KafkaSource
 from infra.quarantine_replay import give_up, replay
 from projections.protocol import EventBatch, Rejection
 from projections.quarantine import INLINE_BYTES, QuarantineEntry

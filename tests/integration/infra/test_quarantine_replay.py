@@ -12,7 +12,7 @@ import pytest
 from domain.commands import LabelWallet
 from domain.log import NewRecord, Record
 from infra import quarantine_replay
-from infra.kafka import KafkaSource
+from infra.kafka.source import KafkaSource
 from infra.quarantine_replay import replay
 from infra.rebuild import rebuild
 from projections.protocol import EventBatch, Rejection

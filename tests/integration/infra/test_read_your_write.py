@@ -17,7 +17,7 @@ from domain.log import NewRecord
 from infra.cli import exits
 from infra.cli.app import run
 from infra.ingest import ingest_file
-from infra.kafka import KafkaTransactions
+from infra.kafka.transactions import KafkaTransactions
 from infra.read_your_write import NotIncludedYet, WriteToken, token_now, wait_for
 from schema_registry.contracts import COMMANDS, SCORE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec

@@ -123,7 +123,7 @@ def test_killed_anywhere_it_goes_on_from_where_it_was(log: OwnLog, place: str) -
 import os, signal, sys
 from infra import rebuild
 from infra.composition import Composition
-from infra.kafka import KafkaTransactions
+from infra.kafka.transactions import KafkaTransactions
 from infra.rebuild import _Job
 from infra.rebuild_targets import TablesTarget
 from infra.settings import load_settings

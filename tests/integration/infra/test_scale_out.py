@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from domain.errors import InvalidValue
-from infra.kafka import SESSION_MS
+from infra.kafka.source import SESSION_MS
 from infra.log_setup import scale_worker
 from infra.partitions import GrownElsewhere
 from infra.topic_growth import grow, sizes

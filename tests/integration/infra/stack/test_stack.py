@@ -30,7 +30,8 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from domain.errors import LogError
-from infra.kafka import KafkaSource, read_batches
+from infra.kafka.reading import read_batches
+from infra.kafka.source import KafkaSource
 from infra.settings import KafkaSettings, Settings
 from infra.stack import PartDown, Stack, StackError, aws, down_all
 from infra.stack.neo4j import current_generation, make_current
@@ -121,7 +122,7 @@ def test_a_wrong_secret_or_authority_is_refused(wrong: dict[str, Any], local: St
     admin = AdminClient({**secure.client_config(), "log_level": 0})
     with pytest.raises(KafkaException):
         admin.list_topics(timeout=5)
-    monkeypatch.setattr("infra.kafka.OPERATION_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("infra.kafka.source.OPERATION_TIMEOUT_S", 3.0)
     source = KafkaSource({**secure.client_config(), "log_level": 0}, ["secured"], "g", "i", is_alone=True)
     with pytest.raises(LogError, match="the partitions of secured are not known: Local: "):
         source.open(dict, lambda: None, lambda: None)
