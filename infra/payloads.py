@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.log import NewRecord, Position
 from infra.kafka.producer import PlainProducer
-from infra.kafka.transactions import KafkaTransactions
 from projections.errors import StoreUnavailable
 from projections.quarantine import PayloadStore, offloaded
-from projections.work import Append, TransactionalLog
 from schema_registry.record_codec import RecordCodec
+
+if TYPE_CHECKING:
+    from infra.kafka.transactions import KafkaTransactions
+    from projections.work import Append, TransactionalLog
 
 PREFIX = "quarantine/"
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}

@@ -156,6 +156,15 @@ class AwsSettings(_Group):
         return _boto(self.endpoint_url, self.access_key, self.secret_key, self.region)
 
 
+class KinesisSettings(_Group):
+    """What the road from Kinesis is made of, by name."""
+
+    stream: str = Field("tidemark-transactions", description="Data stream that transactions come in by.")
+    landing: str = Field("tidemark-landing", description="Firehose delivery stream that keeps what arrived as it arrived.")
+    dead_letters: str = Field("tidemark-dead-letters", description="SQS queue that tells of refused records.")
+    failures: str = Field("tidemark-ingestion-failures", description="SQS queue for batches that the function never got done.")
+
+
 class EndpointSettings(_Group):
     """How to reach the model's endpoint."""
 
@@ -184,6 +193,7 @@ class Settings(BaseSettings):
     neo4j: Neo4jSettings = Neo4jSettings()
     aws: AwsSettings = AwsSettings()
     endpoint: EndpointSettings = EndpointSettings()
+    kinesis: KinesisSettings = KinesisSettings()
 
     @field_validator("state_dir", mode="after")
     @classmethod

@@ -11,13 +11,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from domain.log import NewRecord, Position, Record, TopicPartition
-from projections.protocol import Rejection
-from projections.records import RecordBatch
 from schema_registry.contracts import QUARANTINE_EVENTS
 from schema_registry.record_codec import RecordCodec
+
+if TYPE_CHECKING:  # a Lambda that sets records aside has no room for what these two bring along
+    from projections.protocol import Rejection
+    from projections.records import RecordBatch
 
 QuarantineKey = tuple[str, str, int, int]
 """(projection, topic, partition, offset)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from infra.cli import case_commands as case_commands
 from infra.cli import data_commands as data_commands
 from infra.cli import investigate_command as investigate_command
+from infra.cli import kinesis_commands as kinesis_commands
 from infra.cli import log_commands as log_commands
 from infra.cli import model_commands as model_commands
 from infra.cli import quarantine_commands as quarantine_commands

@@ -28,6 +28,7 @@ class Target(StrEnum):
     """Where a simulated stream goes."""
 
     kafka = "kafka"
+    kinesis = "kinesis"
     file = "file"
 
 
@@ -252,13 +253,14 @@ def _counted(reasons: Any) -> dict[str, int]:
     examples=[
         "tidemark simulate --to file --out stream.parquet",
         "tidemark simulate --to kafka --count 100000 --rate 200",
+        "tidemark simulate --to kinesis --count 10000 --rate 500",
         "tidemark simulate --to file --out s.csv.gz --fraud-share 0.02 --seed 3 --truth truth.csv",
     ],
 )
 def simulate(
-    to: Annotated[Target, typer.Option(help="kafka sends commands, file writes --out.")] = Target.file,
+    to: Annotated[Target, typer.Option(help="kafka sends commands, kinesis sends JSON, file writes --out.")] = Target.file,
     count: Annotated[int, typer.Option(min=100, help="Transactions.")] = 60_000,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Commands a second to Kafka; by default as fast as it takes them.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Transactions a second; by default as fast as they are taken.")] = None,
     fraud_share: Annotated[float, typer.Option(min=0.0, max=0.4, help="Share of the transactions that belong to illicit schemes.")] = 0.08,
     seed: Annotated[int, typer.Option(help="The same seed and options give the same stream, bit by bit.")] = 7,
     out: Annotated[Path | None, typer.Option(help="File to write: .parquet, .csv, .csv.gz, .jsonl or .jsonl.gz.")] = None,
@@ -266,8 +268,9 @@ def simulate(
     json: Json = False,
 ) -> int:
     """Make a stream of transactions with planted schemes and benign look-alikes; the truth goes to files of its own."""
+    from infra.lambdas.kinesis_road import KinesisWriter
     from infra.read_your_write import token_now
-    from infra.simulator.delivery import commands, write_stream, write_truth
+    from infra.simulator.delivery import as_json_records, commands, write_stream, write_truth
     from infra.simulator.generator import SimulatorOptions
     from infra.simulator.generator import simulate as draw
     from schema_registry.contracts import COMMANDS
@@ -275,7 +278,9 @@ def simulate(
     if to is Target.file and out is None:
         raise typer.BadParameter("name the file to write", param_hint="--out")
     context = Context()
-    composition = context.need("kafka", "registry") if to is Target.kafka else None
+    needs = {Target.kafka: ("kafka", "registry"), Target.kinesis: ("aws",), Target.file: ()}[to]
+    composition = context.need(*needs) if needs else None
+    goes_to = {Target.kafka: COMMANDS, Target.kinesis: context.given.kinesis.stream, Target.file: str(out)}[to]
     started = time.monotonic()
     with output.errors.status("drawing the stream"):
         simulation = draw(SimulatorOptions(seed=seed, count=count, fraud_share=fraud_share))
@@ -292,16 +297,22 @@ def simulate(
         assert composition is not None
         labels = truth or context.given.stack_dir / "simulated" / f"simulated-{seed}.labels.csv"
         with Track("simulate", "transactions") as track:
-            for chunk in commands(simulation, composition.clients.catalog, rate=rate):
-                composition.producer.send(COMMANDS, chunk.keys, chunk.values)
-                track.update(chunk.first_row + len(chunk.values), total)
-            composition.producer.flush()
-        token = str(token_now(composition))
+            if to is Target.kafka:
+                for chunk in commands(simulation, composition.clients.catalog, rate=rate):
+                    composition.producer.send(COMMANDS, chunk.keys, chunk.values)
+                    track.update(chunk.first_row + len(chunk.values), total)
+                composition.producer.flush()
+                token = str(token_now(composition))
+            else:
+                writer = KinesisWriter(composition.clients.aws("kinesis"), goes_to)
+                for part in as_json_records(simulation, rate=rate):
+                    writer.put(part.items)
+                    track.update(part.first_row + len(part.items), total)
     labels.parent.mkdir(parents=True, exist_ok=True)
     schemes = labels.with_name(labels.name.removesuffix(".csv").removesuffix(".labels") + ".schemes.jsonl")
     write_truth(simulation, labels, schemes)
     found = {
-        "to": to.value, "transactions": total, "seed": seed, "out": str(out) if composition is None else COMMANDS, "labels": str(labels),
+        "to": to.value, "transactions": total, "seed": seed, "out": goes_to, "labels": str(labels),
         "schemes": str(schemes), "planted_schemes": len(simulation.schemes), "seconds": round(time.monotonic() - started, 2),
         "token": token,
     }  # fmt: skip

@@ -82,3 +82,38 @@ def produce(
             return
         except BufferError:
             producer.poll(0.05)
+
+
+class TrackedProducer:
+    """Appends and tells of each record whether it is durable: for who answers for single records.
+
+    Args:
+        timeout_s: how long a record may take at most.
+    """
+
+    def __init__(self, config: Config, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._producer = Producer({**config, **WRITE_OPTIONS, "delivery.timeout.ms": round(timeout_s * 1000)})
+
+    def append(self, records: Sequence[NewRecord]) -> dict[int, str]:
+        """Append and wait; returns why records are not durable, by their place; empty when all are.
+
+        What is not durable in time is given up: it is not sent later.
+        """
+        failed = dict.fromkeys(range(len(records)), f"not acknowledged in {self._timeout_s:.0f} s")
+
+        def delivered(at: int) -> Callable[[KafkaError | None, Message], None]:
+            def note(error: KafkaError | None, message: Message) -> None:
+                if error is None:
+                    failed.pop(at, None)
+                else:
+                    failed[at] = error.str()
+
+            return note
+
+        for at, record in enumerate(records):
+            produce(self._producer, record.topic, record.value, record.key, list(record.headers), delivered(at))
+        if self._producer.flush(self._timeout_s + 1.0):
+            self._producer.purge()
+            self._producer.flush(1.0)
+        return failed

@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from infra.lambdas.transaction_json import transaction_to_json
 from infra.simulator.generator import Simulation
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.column_encoder import ColumnEncoder
 
 CHUNK_ROWS = 50_000
+_JSON_ROWS = 500
 _SLICES_PER_S = 20  # a paced stream comes in slices of 50 ms: smooth to the eye, cheap to make
 
 
@@ -31,6 +33,31 @@ class CommandChunk:
     values: list[bytes]
     keys: list[bytes]
     first_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class JsonChunk:
+    """(partition key, JSON) of transactions in order of time; the key is the source wallet, else tx_id."""
+
+    items: list[tuple[str, bytes]]
+    first_row: int
+
+
+def as_json_records(
+    simulation: Simulation,
+    *,
+    rate: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[JsonChunk]:
+    """A simulated stream as JSON records; see `commands` for the rate.
+
+    Raises:
+        ValueError: a rate that is not above zero.
+    """
+    for part, start in _paced(simulation.table, 0, simulation.table.num_rows, _JSON_ROWS, rate, clock, sleep):
+        rows = part.to_pylist()
+        yield JsonChunk([(row["source_wallet_id"] or row["tx_id"], transaction_to_json(row)) for row in rows], start)
 
 
 def commands(
@@ -57,22 +84,29 @@ def commands(
     Raises:
         ValueError: a rate that is not above zero.
     """
-    if rate is not None and rate <= 0:
-        raise ValueError(f"expected a rate above zero, found {rate}")
     encoder = ColumnEncoder(catalog)
     stop = simulation.table.num_rows if last_row is None else min(last_row, simulation.table.num_rows)
+    for part, start in _paced(simulation.table, first_row, stop, chunk_rows, rate, clock, sleep):
+        keys = pc.coalesce(part.column("source_wallet_id"), part.column("tx_id")).cast(pa.binary()).to_pylist()
+        yield CommandChunk(encoder.encode(part), keys, start)
+
+
+def _paced(
+    table: pa.Table, first: int, stop: int, chunk_rows: int, rate: float | None, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> Iterator[tuple[pa.Table, int]]:
+    """Slices of the table with their first rows, at a rate."""
+    if rate is not None and rate <= 0:
+        raise ValueError(f"expected a rate above zero, found {rate}")
     step = chunk_rows if rate is None else max(1, min(chunk_rows, round(rate / _SLICES_PER_S)))
     due = clock()
-    for start in range(first_row, stop, step):
-        part = simulation.table.slice(start, min(step, stop - start))
-        keys = pc.coalesce(part.column("source_wallet_id"), part.column("tx_id")).cast(pa.binary()).to_pylist()
-        chunk = CommandChunk(encoder.encode(part), keys, start)
+    for start in range(first, stop, step):
+        part = table.slice(start, min(step, stop - start))
         if rate is not None:
             wait = due - clock()
             if wait > 0:
                 sleep(wait)
             due = max(due, clock() - step / rate) + part.num_rows / rate
-        yield chunk
+        yield part, start
 
 
 def write_stream(simulation: Simulation, path: Path) -> None:

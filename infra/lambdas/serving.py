@@ -1,0 +1,123 @@
+"""The ingestion function served here as on AWS: its zip built and unpacked, one environment, and the event-source mapping before it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import structlog
+from pydantic import SecretStr
+
+from infra.clients import Clients
+from infra.lambdas import package
+from infra.lambdas.aws_parts import SqsDeadLetters
+from infra.lambdas.event_source import DEFAULTS, Delivered, DynamoCheckpoints, EventSourceOptions, KinesisEventSource
+from infra.lambdas.functions import Function
+from infra.lambdas.kinesis_road import CHECKPOINTS, prepare
+from infra.lambdas.runtime import FunctionHost, Invocation
+from infra.settings import SECRETS_FILE_VARIABLE, Settings
+from infra.stack.state import write_private
+from projections.errors import StoreUnavailable
+
+FOLDER = "lambdas"
+_GROUPS = ("kafka", "registry", "s3", "aws", "kinesis")  # what a function may know
+_IDLE_S = 0.1  # between two looks at quiet shards: Kinesis answers five a second and shard
+_AWAY_S = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def hosted(function: Function, settings: Settings) -> Iterator[FunctionHost]:
+    """A warm-to-be environment of a function, its zip built anew; its output goes to a file beside it."""
+    folder = settings.stack_dir / FOLDER
+    code = package.unpacked(package.build(function, folder), folder)
+    runtime = package.runtime(folder)
+    secrets = folder / f"{function.name}.secrets.json"
+    write_private(secrets, json.dumps(_revealed({name: getattr(settings, name) for name in _GROUPS})))
+    region = {"AWS_REGION": settings.aws.region, "AWS_DEFAULT_REGION": settings.aws.region}
+    with (
+        log_file(settings, function).open("ab") as log,
+        FunctionHost(
+            function.name, code, runtime, function.handler, {SECRETS_FILE_VARIABLE: str(secrets), **region},
+            timeout_s=function.timeout_s, memory_mb=function.memory_mb, log=log,
+        ) as host,
+    ):  # fmt: skip
+        yield host
+
+
+def log_file(settings: Settings, function: Function) -> Path:
+    """Where a function's own output goes."""
+    return settings.stack_dir / FOLDER / f"{function.name}.log"
+
+
+def serve(
+    function: Function,
+    clients: Clients,
+    stop: Event,
+    options: EventSourceOptions = DEFAULTS,
+    on_call: Callable[[Invocation], None] = lambda invocation: None,
+) -> Delivered:
+    """Feed the function from the stream until `stop`; what is away is waited for. Returns what was done."""
+    settings = clients.settings
+    with hosted(function, settings) as host:
+
+        def call(event: dict[str, Any]) -> Any:
+            invocation = host.invoke(event)
+            if invocation.init_ms is not None:
+                _log.info("cold_start", function=function.name, init_ms=invocation.init_ms, duration_ms=invocation.duration_ms)
+            on_call(invocation)
+            return invocation.answer
+
+        def waited(seconds: float) -> None:
+            stop.wait(seconds)
+
+        def mapping() -> KinesisEventSource:
+            prepare(clients)
+            sqs = clients.aws("sqs")
+            failures = SqsDeadLetters(sqs, sqs.get_queue_url(QueueName=settings.kinesis.failures)["QueueUrl"])
+            checkpoints = DynamoCheckpoints(clients.aws("dynamodb"), CHECKPOINTS)
+            return KinesisEventSource(
+                clients.aws("kinesis"),
+                settings.kinesis.stream,
+                call,
+                function.name,
+                checkpoints,
+                failures,
+                options,
+                stopped=stop.is_set,
+                sleep=waited,
+                delivered=delivered,
+            )
+
+        delivered = Delivered()
+        source: KinesisEventSource | None = None
+        while not stop.is_set():
+            try:
+                if source is None:
+                    source = mapping()
+                    _log.info("serving", function=function.name, stream=settings.kinesis.stream)
+                if not source.poll():
+                    stop.wait(_IDLE_S)
+            except StoreUnavailable as error:
+                _log.warning("waiting", error=str(error))
+                # AWS' double forgets everything when it is started again: shards and checkpoints are looked up anew.
+                source = None
+                stop.wait(_AWAY_S)
+    return delivered
+
+
+def _revealed(groups: dict[str, Any]) -> dict[str, Any]:
+    """Settings as the secrets file holds them: given ones alone, secrets in clear."""
+    return {
+        name: {
+            key: value.get_secret_value() if isinstance(value, SecretStr) else value if isinstance(value, str | int) else str(value)
+            for key, value in dict(group).items()
+            if value is not None
+        }
+        for name, group in groups.items()
+    }
