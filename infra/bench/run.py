@@ -14,6 +14,8 @@ from rich.table import Table
 
 from domain.commands import LabelWallet
 from infra.bench.bookkeeping import bookkeeping
+from infra.bench.kinesis_stage import JOURNEY_S, function_stage, kinesis_visibility
+from infra.bench.kinesis_stage import RATE_PER_S as KINESIS_RATE_PER_S
 from infra.bench.log_stages import archive_stage, command_stage, decode_stage
 from infra.bench.measure import Stage
 from infra.bench.own_stack import own_stack
@@ -22,6 +24,8 @@ from infra.bench.stream import Stream
 from infra.bench.visibility import command_visibility
 from infra.composition import Composition
 from infra.deployment import deploy_model
+from infra.lambdas.kinesis_ingestion import INGESTION
+from infra.lambdas.kinesis_road import start as start_function
 from infra.latency import Latency, measure
 from infra.settings import Settings
 from infra.stack import Stack
@@ -47,6 +51,8 @@ class Bench:
         self._graph_events = max(2_000, int(GRAPH_SHARE * events))
         self._scored_events = max(1_000, int(SCORED_SHARE * events))
         self._visibility: Latency | None = None
+        self._kinesis: Latency | None = None
+        self._cold_ms = 0.0
         self._bookkeeping: dict[str, dict[str, Any]] = {}
 
     def run(self) -> dict[str, Any]:
@@ -58,16 +64,18 @@ class Bench:
         return {
             "events": self._events, "seconds": seconds, "stages": [stage.as_json() for stage in stages], "latency_ms": latency,
             "visibility_ms": self._visibility.as_json() if self._visibility is not None else None,
+            "kinesis_ms": self._kinesis.as_json() if self._kinesis is not None else None, "cold_start_ms": round(self._cold_ms, 1),
             "bookkeeping": self._bookkeeping,
         }  # fmt: skip
 
     def _measure(self, composition: Composition) -> tuple[list[Stage], dict[str, Any]]:
         commands_ = Stage("commands to events", "bare acknowledged produce", "0.25")
-        decoded = Stage("columnar decode", "fastavro", "5")
-        archive = Stage("Kafka to raw archive", "bare consume-and-join", "0.35")
-        warehouse = Stage("Kafka to warehouse", "bare ADBC load of the same rows", "0.5")
-        graph = Stage("Kafka to wallet graph", "bare UNWIND load", "0.7")
+        decoded = Stage("columnar decode", "fastavro", "10")
+        archive = Stage("Kafka to raw archive", "bare consume-and-join", "0.6")
+        warehouse = Stage("Kafka to warehouse", "bare ADBC load of the same rows", "0.8")
+        graph = Stage("Kafka to wallet graph", "bare UNWIND load", "0.9")
         scorer = Stage("scorer, streaming", "1,000 tx/s asked for", "1")
+        function = Stage("ingestion function, warm", "2,000 records/s asked for", "1")
         stream = Stream(composition.clients.catalog, self._graph_events * REPETITIONS)
         folder = self._stack.state.folder / "bench-handler"
         start: dict[tuple[str, int], int] = {}
@@ -79,6 +87,9 @@ class Bench:
             graph_stage(composition, graph, start, until, is_bare_first=bool(repetition % 2))
             start = until
         latency = self._scoring(composition, stream, scorer, folder)
+        for repetition in range(REPETITIONS):
+            self._say(f"ingestion function {repetition + 1} of {REPETITIONS}")
+            self._cold_ms = function_stage(composition, function, 1_000 + repetition)
         left = (self._events - self._graph_events * REPETITIONS - 3 * self._scored_events) // REPETITIONS
         for repetition in range(REPETITIONS):
             self._say(f"commands and decoding {repetition + 1} of {REPETITIONS}")
@@ -92,7 +103,7 @@ class Bench:
             warehouse_stage(composition, warehouse, 100 + repetition, 200 + repetition, until)
         self._say("bookkeeping")
         self._bookkeeping = bookkeeping(composition, stream, folder)
-        return [commands_, decoded, archive, warehouse, graph, scorer], latency
+        return [commands_, decoded, archive, warehouse, graph, scorer, function], latency
 
     def _scoring(self, composition: Composition, stream: Stream, stage: Stage, folder: Path) -> dict[str, Any]:
         self._worker("command-handler")
@@ -104,6 +115,10 @@ class Bench:
         self._wait(lambda: composition.clients.admin.committed("tidemark-command-handler", [COMMANDS]), composition.log.ends([COMMANDS]))
         self._say(f"visibility: {VISIBILITY_S} s of commands at {RATE_PER_S:.0f}/s")
         self._visibility = command_visibility(composition, *stream.take(int(RATE_PER_S * VISIBILITY_S)), RATE_PER_S)
+        self._say(f"from Kinesis: {JOURNEY_S} s of records at {KINESIS_RATE_PER_S:.0f}/s")
+        start_function(self._stack)
+        self._kinesis = kinesis_visibility(composition, 2_000)
+        self._stack.stop_worker(INGESTION)
         self._say("training on the simulated labels")
         train_model(composition)
         deploy_model(composition, self._stack)
@@ -170,6 +185,11 @@ def table(result: dict[str, Any]) -> Table:
     if visible is not None:
         text = f"p50 {visible['p50']} ms, p99 {visible['p99']} ms"
         shown.add_row(f"command sent → event visible, {visible['offered_per_s']:.0f} tx/s", text, "", "", "p50 ≤ 12, p99 ≤ 30")
+    kinesis = result["kinesis_ms"]
+    if kinesis is not None:
+        text = f"p50 {kinesis['p50']} ms, p99 {kinesis['p99']} ms"
+        shown.add_row(f"Kinesis record put → event in Kafka, {kinesis['offered_per_s']:.0f} tx/s", text, "", "", "p99 < 1000")
+    shown.add_row("ingestion function, first call after a cold start", f"{result['cold_start_ms']} ms", "", "", "–")
     for name, by_size in result["bookkeeping"].items():
         for size, share in by_size.items():
             if share is not None:

@@ -11,6 +11,7 @@ from infra.cli import model_commands as model_commands
 from infra.cli import quarantine_commands as quarantine_commands
 from infra.cli import rescore_command as rescore_command
 from infra.cli import resend_command as resend_command
+from infra.cli import road_commands as road_commands
 from infra.cli import schema_commands as schema_commands
 from infra.cli import stack_commands as stack_commands
 from infra.cli import topic_commands as topic_commands

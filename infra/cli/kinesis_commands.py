@@ -32,15 +32,13 @@ def kinesis_up(
     json: Json = False,
 ) -> int:
     """Make stream, landing and queues where they are missing, and start the ingestion function beside the other workers."""
-    import sys
-
     from infra.lambdas.kinesis_ingestion import INGESTION
-    from infra.lambdas.kinesis_road import prepare, state
+    from infra.lambdas.kinesis_road import prepare, start, state
 
     context = Context()
     clients = context.need(*_NEEDS).clients
     prepare(clients, shards)
-    context.stack.start_worker(INGESTION, [sys.executable, "-m", "infra.cli", "--stack", context.given.stack, "kinesis", "serve"])
+    start(context.stack)
     found = state(clients)
     if json:
         output.print_json(found.as_json())

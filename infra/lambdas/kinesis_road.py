@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.errors import InvalidValue
 from infra.clients import Clients
+from infra.lambdas.kinesis_ingestion import INGESTION
 from infra.settings import KinesisSettings
+from infra.stack import Stack
 from projections.errors import StoreUnavailable
 
 CHECKPOINTS = "tidemark-event-sources"
@@ -63,6 +66,11 @@ def prepare(clients: Clients, shards: int = 2) -> None:
             )
         )  # fmt: skip
         _landing(clients, kinesis)
+
+
+def start(stack: Stack) -> None:
+    """Keep the ingestion function running beside the stack's workers."""
+    stack.start_worker(INGESTION, [sys.executable, "-m", "infra.cli", "kinesis", "serve"])
 
 
 def state(clients: Clients) -> RoadState:
