@@ -30,6 +30,7 @@ _BATCH_BYTES = 6 << 20  # of an event: Lambda's limit, base64 and all
 _EXPIRED = ("ExpiredIteratorException",)
 _LOOK_S = 5.0  # how often new shards are looked for
 _BACKOFF_S, _BACKOFF_MOST_S = 0.2, 10.0
+_SLICE_S = 0.1  # of a wait, between two looks at `stopped`
 
 _log = structlog.get_logger(__name__)
 Function = Callable[[dict[str, Any]], Any]
@@ -250,9 +251,10 @@ class KinesisEventSource:
         shard.position = sequence_number
 
     def _wait(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self._stopped() and (left := until - time.monotonic()) > 0:
-            self._sleep(min(left, 0.1))
+        for _ in range(max(1, round(seconds / _SLICE_S))):
+            if self._stopped():
+                return
+            self._sleep(_SLICE_S)
 
 
 class DynamoCheckpoints:

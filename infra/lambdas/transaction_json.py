@@ -21,11 +21,11 @@ VERSION = 1
 MAPPING = f"transaction_json@{VERSION}"
 CARD_FEATURES = 28  # V1..V28 of the anonymised card files
 
-_TEXTS = ("tx_id", "network", "kind", "asset")
-_OPTIONAL_TEXTS = ("status", "source_wallet_id", "target_wallet_id", "counter_asset", "fee_asset")
-_AMOUNTS = ("counter_amount", "fee")
 _PAYMENT = ("merchant_category", "location", "country", "payment_method", "device_id")
-_FIELDS = {"version", *_TEXTS, *_OPTIONAL_TEXTS, "amount", *_AMOUNTS, "occurred_at", "block", "payment", "card_features"}
+_FIELDS = {
+    "version", "tx_id", "network", "kind", "status", "source_wallet_id", "target_wallet_id", "amount", "asset", "counter_amount",
+    "counter_asset", "fee", "fee_asset", "occurred_at", "block", "payment", "card_features",
+}  # fmt: skip
 _MOST_DIGITS = 60  # of a number as written: more cannot fit an amount, and would cost time to refuse
 
 
@@ -53,16 +53,19 @@ def transaction_from_json(data: bytes, origin: Origin, arrived_at: datetime) -> 
     unknown = sorted(value.keys() - _FIELDS)
     if unknown:
         raise Refused("unknown_field", unknown[0][:60], f"expected the fields of version {VERSION}, found {_shown(unknown[0])}")
-    texts = {name: _text(value, name) for name in _TEXTS}
-    optional = {name: _text(value, name) if value.get(name) is not None else None for name in _OPTIONAL_TEXTS}
-    kind, status = texts.pop("kind"), optional.pop("status") or TransactionStatus.SETTLED
     found = TransactionRecorded(
-        **texts,
-        **optional,
-        kind=_member(TransactionKind, "kind", kind),
-        status=_member(TransactionStatus, "status", status),
+        tx_id=_text("tx_id", _needed(value, "tx_id")),
+        network=_text("network", _needed(value, "network")),
+        kind=_member(TransactionKind, "kind", _needed(value, "kind")),
+        status=_member(TransactionStatus, "status", value.get("status") or TransactionStatus.SETTLED),
+        source_wallet_id=_optional_text(value, "source_wallet_id"),
+        target_wallet_id=_optional_text(value, "target_wallet_id"),
         amount=_decimal("amount", _needed(value, "amount")),
-        **{name: _decimal(name, value[name]) if value.get(name) is not None else None for name in _AMOUNTS},
+        asset=_text("asset", _needed(value, "asset")),
+        counter_amount=_optional_decimal(value, "counter_amount"),
+        counter_asset=_optional_text(value, "counter_asset"),
+        fee=_optional_decimal(value, "fee"),
+        fee_asset=_optional_text(value, "fee_asset"),
         occurred_at=_time(_needed(value, "occurred_at")),
         block=_block(value.get("block")),
         payment=_payment(value.get("payment")),
@@ -110,8 +113,8 @@ def _object(data: bytes) -> dict[str, Any]:
 
     try:
         value = json.loads(data.decode("utf-8"), parse_float=_number, parse_constant=no_number, object_pairs_hook=once)
-        data_again = json.dumps(value, ensure_ascii=False, default=str)
-        data_again.encode()  # a lone surrogate, as "\ud800", is no text
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False, default=str).encode()  # a lone surrogate, as "\ud800", is no text
     except (ValueError, RecursionError) as error:
         raise Refused("not_json", "record", f"expected one JSON object in UTF-8: {str(error)[:200]}") from None
     if not isinstance(value, dict):
@@ -132,17 +135,26 @@ def _needed(value: Mapping[str, Any], name: str) -> Any:
     return found
 
 
-def _text(value: Mapping[str, Any], name: str) -> str:
-    found = _needed(value, name)
+def _text(name: str, found: Any) -> str:
     if not isinstance(found, str):
         raise Refused(f"invalid_{name}", name, f"expected text, found {_shown(found)}")
     return found
 
 
-def _member(kind: Any, name: str, found: str) -> Any:
+def _optional_text(value: Mapping[str, Any], name: str) -> str | None:
+    return None if value.get(name) is None else _text(name, value[name])
+
+
+def _optional_decimal(value: Mapping[str, Any], name: str) -> Decimal | None:
+    return None if value.get(name) is None else _decimal(name, value[name])
+
+
+def _member(kind: Any, name: str, found: Any) -> Any:
     try:
-        return kind(found)
-    except ValueError:
+        return kind(_text(name, found))
+    except ValueError as error:
+        if isinstance(error, Refused):
+            raise
         known = ", ".join(member.value for member in kind if member.value != "unknown")
         raise Refused(f"invalid_{name}", name, f"expected one of {known}, found {_shown(found)}") from None
 

@@ -163,7 +163,8 @@ class CrashMatrix:
         self.send(BURST // 10)
         time.sleep(self._rng.uniform(0.0, 0.5))
         if is_pause:
-            self._pause(name, self._rng.uniform(*PAUSE_S))
+            seconds = self._rng.uniform(*PAUSE_S)
+            self._until(lambda: self._is_paused(name, seconds), f"{name} runs, to be paused")
         else:
             self._until(lambda: self._is_killed(name), f"{name} runs, to be killed")
         self.outcome.kills[(name, "paused" if is_pause else "killed")] += 1
@@ -265,16 +266,21 @@ class CrashMatrix:
             return True
         return False
 
-    def _pause(self, name: str, seconds: float) -> None:
+    def _is_paused(self, name: str, seconds: float) -> bool:
+        """Pause a server for so long; false where it does not run just now: the strike before may have killed it."""
         pid = self._log.stack.status()[name].pid
         if pid is None:
-            return
-        os.kill(pid, signal.SIGSTOP)
+            return False
+        try:
+            os.kill(pid, signal.SIGSTOP)
+        except ProcessLookupError:
+            return False
         try:
             time.sleep(seconds)
         finally:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+        return True
 
     def _is_at_head(self, name: str) -> bool:
         from infra.status import read_position
