@@ -32,15 +32,23 @@ class S3Payloads:
         """See `projections.quarantine.PayloadStore`: the name holds the hash, so one that is taken holds this value."""
         key = PREFIX + name.replace(":", "_")
         try:
-            if self._bucket not in [bucket["Name"] for bucket in self._s3.list_buckets()["Buckets"]]:
+            try:
+                self._put(key, payload)
+            except ClientError as error:
+                # Asked for only when it is missing: who may put an object here need not be one who may list or make buckets.
+                if error.response["Error"]["Code"] != "NoSuchBucket":
+                    raise
                 self._s3.create_bucket(Bucket=self._bucket)
-            self._s3.put_object(Bucket=self._bucket, Key=key, Body=payload, IfNoneMatch="*")
+                self._put(key, payload)
         except ClientError as error:
             if error.response["Error"]["Code"] not in _TAKEN:
                 raise StoreUnavailable(f"S3: a quarantined value of {len(payload)} bytes cannot be kept: {error}") from error
         except BotoCoreError as error:
             raise StoreUnavailable(f"S3: a quarantined value of {len(payload)} bytes cannot be kept: {error}") from error
         return f"s3://{self._bucket}/{key}"
+
+    def _put(self, key: str, payload: bytes) -> None:
+        self._s3.put_object(Bucket=self._bucket, Key=key, Body=payload, IfNoneMatch="*")
 
     def get(self, uri: str) -> bytes | None:
         """See `projections.quarantine.PayloadStore`."""

@@ -1,7 +1,8 @@
 """Every setting of Tidemark, typed, read once: the only module that reads the environment.
 
 A setting comes, first match wins, from an argument, a variable `TIDEMARK_<GROUP>__<NAME>`, or the secrets file
-(named by `TIDEMARK_SECRETS_FILE`): JSON of the same shape, readable by its owner alone.
+(named by `TIDEMARK_SECRETS_FILE`): JSON of the same shape, readable by its owner alone. On AWS the same JSON may be a
+secret of Secrets Manager, named by `TIDEMARK_SECRETS_ARN`.
 A server whose address is set is the user's own and is never started here.
 """
 
@@ -20,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from domain.errors import InvalidValue, TidemarkError
 
 SECRETS_FILE_VARIABLE = "TIDEMARK_SECRETS_FILE"
+SECRETS_ARN_VARIABLE = "TIDEMARK_SECRETS_ARN"
 STATE_FOLDER = ".tidemark"
 DEFAULT_STACK = "demo"
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM", "SSL_CERT_FILE", "VIRTUAL_ENV", "JDK_JAVA_OPTIONS")
@@ -215,7 +217,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: arguments, environment, secrets file."""
-        return init_settings, env_settings, _SecretsFile(settings_cls)
+        return init_settings, env_settings, _Secrets(settings_cls)
 
 
 def load_settings(**given: Any) -> Settings:
@@ -261,28 +263,59 @@ def is_private(path: Path) -> bool:
     return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
-class _SecretsFile(PydanticBaseSettingsSource):
-    """Reads secrets from one private JSON file of the same shape as the settings."""
+class _Secrets(PydanticBaseSettingsSource):
+    """Reads secrets from JSON of the same shape as the settings: one private file, or one secret of Secrets Manager."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        name = os.environ.get(SECRETS_FILE_VARIABLE)
-        if not name:
-            return {}
-        path = Path(name).expanduser()
-        try:
-            if not is_private(path):
-                raise SettingsError(f"{path}: others may read this secrets file; run `chmod 600 {path}`")
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError(f"{path}: the secrets file cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise SettingsError(f"{path}: the secrets file is not JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise SettingsError(f"{path}: the secrets file must hold one JSON object")
-        return cast("dict[str, Any]", content)
+        name, arn = os.environ.get(SECRETS_FILE_VARIABLE), os.environ.get(SECRETS_ARN_VARIABLE)
+        if name and arn:
+            raise SettingsError(f"both {SECRETS_FILE_VARIABLE} and {SECRETS_ARN_VARIABLE} are set: name one of them")
+        if name:
+            path = Path(name).expanduser()
+            return _secrets_in(_private_text(path), f"{path}: the secrets file")
+        if arn:
+            return _secrets_in(_secret_text(arn), f"{arn}: the secret")
+        return {}
+
+
+def _private_text(path: Path) -> str:
+    try:
+        if not is_private(path):
+            raise SettingsError(f"{path}: others may read this secrets file; run `chmod 600 {path}`")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path}: the secrets file cannot be read: {error.strerror}") from error
+
+
+def _secret_text(arn: str) -> str:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        # The secret's region stands in its name; who it is for, boto3 finds as everywhere.
+        client = boto3.client("secretsmanager", region_name=arn.split(":")[3])
+        return str(client.get_secret_value(SecretId=arn)["SecretString"])
+    except IndexError:
+        raise SettingsError(f"{SECRETS_ARN_VARIABLE}: expected arn:aws:secretsmanager:…, found {arn[:80]!r}") from None
+    except KeyError:
+        raise SettingsError(f"{arn}: the secret is binary, expected text") from None
+    except (ClientError, BotoCoreError) as error:
+        raise SettingsError(f"{arn}: the secret cannot be read: {error}") from error
+
+
+def _secrets_in(text: str, what: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        # Where it stopped, never what stands there.
+        where = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "at its start"
+        raise SettingsError(f"{what} is not JSON ({where})") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"{what} must hold one JSON object")
+    return cast("dict[str, Any]", content)
 
 
 def _boto(endpoint_url: str | None, access_key: str | None, secret_key: SecretStr | None, region: str) -> dict[str, Any]:

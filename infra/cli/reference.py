@@ -43,6 +43,7 @@ def render_settings() -> str:
     lines += [
         "A setting comes, first match wins, from an option of a command, the variable below, or the JSON file that",
         "`TIDEMARK_SECRETS_FILE` names, which has the same shape and must be readable by its owner alone (`chmod 600`).",
+        "On AWS `TIDEMARK_SECRETS_ARN` names a secret of Secrets Manager that holds the same JSON.",
         "A server whose address is set is your own: `tidemark up` does not start it.",
         "",
         "| Variable | Default | Meaning |",

@@ -20,17 +20,23 @@ road = group("road", "Walk one of the known pipelines from end to end, and see w
 def crypto(
     count: Annotated[int, typer.Option(min=100, help="Transactions.")] = 6_000,
     rate: Annotated[float, typer.Option(min=1.0, help="Records a second into the stream.")] = 200.0,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same transactions, and those are recorded once.")] = 7,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="The same seed gives the same transactions, recorded once; by default others each time."),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Crypto transactions by Kinesis and Lambda to Kafka, S3, warehouse and graph: starts what is missing, sends, measures, reports."""
+    import time
+
     from infra.lambdas.crypto_road import run
 
     context = Context()
     stack = context.stack
     stack.up(progress=tell)
     with Track("records into Kinesis", "records") as track:
-        found = run(stack, context.composition, count, rate, seed, lambda text: output.say(f"[dim]  {text}[/]"), track.update)
+        chosen = seed if seed is not None else int(time.time())
+        found = run(stack, context.composition, count, rate, chosen, lambda text: output.say(f"[dim]  {text}[/]"), track.update)
     if json:
         output.print_json(found.as_json())
         return exits.OK

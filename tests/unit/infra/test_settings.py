@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 from pydantic import SecretStr
 
 from infra.settings import (
@@ -164,3 +168,46 @@ def test_nothing_else_reads_the_environment() -> None:
             if names & {"environ", "getenv"}:
                 readers.append(str(file.relative_to(ROOT)))
     assert readers == ["infra/settings.py"]
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    with mock_aws():
+        yield boto3.client("secretsmanager", region_name="eu-central-1")
+
+
+def test_a_secret_of_secrets_manager_has_the_file_s_shape(secrets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = secrets.create_secret(Name="tidemark", SecretString='{"kafka": {"sasl_password": "hush"}}')
+    monkeypatch.setenv("TIDEMARK_SECRETS_ARN", made["ARN"])
+    monkeypatch.setenv("TIDEMARK_KAFKA__BOOTSTRAP", "b:1")
+    kafka = load_settings().kafka
+    assert kafka.sasl_password == SecretStr("hush") and kafka.bootstrap == "b:1"
+
+
+@pytest.mark.parametrize(
+    ("arn", "message"),
+    [
+        ("nonsense", "expected arn:aws:secretsmanager"),
+        ("arn:aws:secretsmanager:eu-central-1:123456789012:secret:nobody-AbCdEf", "cannot be read"),
+    ],
+)
+def test_a_secret_that_is_not_there_is_named(secrets: Any, arn: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_SECRETS_ARN", arn)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_what_stands_in_a_damaged_secret_is_not_shown(secrets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_SECRETS_ARN", secrets.create_secret(Name="tidemark", SecretString='{"kafka": hush')["ARN"])
+    with pytest.raises(SettingsError, match=r"is not JSON \(line 1, column 11\)") as found:
+        load_settings()
+    assert "hush" not in str(found.value)
+
+
+def test_a_secrets_file_and_a_secret_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_SECRETS_FILE", "a")
+    monkeypatch.setenv("TIDEMARK_SECRETS_ARN", "b")
+    with pytest.raises(SettingsError, match="name one of them"):
+        load_settings()

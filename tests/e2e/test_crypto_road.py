@@ -1,0 +1,51 @@
+"""The crypto road as its user walks it: one command on servers that are up, then proof that each store equals the log."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from infra.settings import worker_environment
+from infra.stack.part import SERVERS
+from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+COUNT = 400
+
+
+@pytest.fixture(scope="module")
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, list(SERVERS)) as found:
+        yield found
+
+
+def walk(log: OwnLog, *arguments: str) -> dict[str, int]:
+    state = log.stack.state.folder
+    here = {"TIDEMARK_STATE_DIR": str(state.parent), "TIDEMARK_STACK": state.name}
+    found = subprocess.run(
+        [sys.executable, "-m", "infra.cli", "road", "crypto", "--count", str(COUNT), "--rate", "200", "--json", *arguments],
+        env=worker_environment(here), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    result: dict[str, int] = json.loads(found.stdout)
+    return result
+
+
+def test_what_is_sent_is_an_event_once_in_every_store_and_what_is_bad_is_told_of(log: OwnLog) -> None:
+    first = walk(log)
+    assert (first["transactions"], first["events"], first["repeated"]) == (COUNT, COUNT, COUNT // 100)
+    assert (first["bad"], first["dead_letters"]) == (3, 3) and first["landed_objects"] > 0
+    assert 0 < first["p50_ms"] <= first["p99_ms"]
+    fresh = log.fresh()
+    for store in (fresh.archive(), fresh.warehouse(), fresh.graph()):
+        proof = log.verify(store)
+        assert proof.is_ok, proof
+
+
+def test_walked_again_it_sends_other_transactions(log: OwnLog) -> None:
+    assert walk(log)["events"] == COUNT
