@@ -42,7 +42,7 @@ def test_what_is_sent_is_an_event_once_in_every_store_and_what_is_bad_is_told_of
     assert (first["bad"], first["dead_letters"]) == (3, 3) and first["landed_objects"] > 0
     assert 0 < first["p50_ms"] <= first["p99_ms"]
     fresh = log.fresh()
-    proofs = [fresh.verifier().log(), log.verify(fresh.warehouse()), log.verify(fresh.graph())]
+    proofs = [fresh.verifier().log(), fresh.verifier().archive(fresh.archive()), log.verify(fresh.warehouse()), log.verify(fresh.graph())]
     assert all(proof.is_ok for proof in proofs), proofs
 
 
