@@ -15,6 +15,7 @@ from types import FrameType, ModuleType
 import structlog
 
 from domain.errors import TidemarkError
+from infra import watchdog
 from infra.composition import Composition, NotReady, Worker
 from infra.instances import process_name
 from infra.leadership import Leadership
@@ -80,7 +81,7 @@ def run_worker(settings: Settings, name: str, instance: int = 1, stop: Event | N
         gc.collect()
         gc.freeze()
         log.info("started", topics=list(worker.work.topics))
-        Runner(worker.source, worker.work, worker.policy, metrics.flushed).run(stop)
+        Runner(watchdog.Watched(worker.source), worker.work, worker.policy, metrics.flushed).run(stop)
     except (TidemarkError, NotReady) as error:
         log.error("stopped_by_error", error=str(error), kind=type(error).__name__)
         if metrics is not None:
@@ -88,7 +89,9 @@ def run_worker(settings: Settings, name: str, instance: int = 1, stop: Event | N
         return EXIT_FAILED
     finally:
         if leadership is not None:
+            watchdog.arm()
             leadership.close()
+        watchdog.release()
     metrics.write("stopped")
     log.info("stopped")
     return EXIT_STOPPED

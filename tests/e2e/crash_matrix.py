@@ -67,7 +67,7 @@ FLUSH_RECORDS: Final = 60  # so that a backlog of some thousand records has many
 BURST: Final = 1_500  # transactions sent before a round
 MOST_PASSES: Final = 3
 RUN_S: Final = 120.0
-SETTLE_S: Final = 300.0
+SETTLE_S: Final = 600.0  # more than a worker that stands still is given
 PAUSE_S: Final = (0.3, 2.0)
 _PRELOADED: Final = [
     "infra.composition",
