@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -20,6 +21,7 @@ from projections.work import Append
 # Without these a transactional producer waits 92 ms for each new partition that it writes to.
 _TRANSACTIONAL: Config = {**WRITE_OPTIONS, "linger.ms": 0, "retry.backoff.ms": 5, "retry.backoff.max.ms": 20}
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED, KafkaError.FENCED_INSTANCE_ID)
+GIVE_UP_S = 2 * OPERATION_TIMEOUT_S + 5.0  # two calls, each with a limit of its own that it should keep
 _ANY_PARTITION, _NOW = -1, 0  # what `Producer.produce` takes for "by the key" and "at this moment"
 
 
@@ -56,11 +58,7 @@ class KafkaTransactions:
             for record in records:
                 produce(producer, record.topic, record.value, record.key, list(record.headers))
             reach(PRODUCED)
-            offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in position.items()]
-            if offsets:
-                producer.send_offsets_to_transaction(offsets, self._member.consumer_group_metadata(), OPERATION_TIMEOUT_S)
-            reach(OFFSETS_SENT)
-            producer.commit_transaction(OPERATION_TIMEOUT_S)
+            self._within(lambda: self._finish(position))
         except KafkaException as error:
             raise self._abort(error) from error
 
@@ -68,13 +66,42 @@ class KafkaTransactions:
         """Release the clients."""
         self._member.close()
 
+    def _finish(self, position: Position) -> None:
+        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in position.items()]
+        if offsets:
+            self._producer.send_offsets_to_transaction(offsets, self._member.consumer_group_metadata(), OPERATION_TIMEOUT_S)
+        reach(OFFSETS_SENT)
+        self._producer.commit_transaction(OPERATION_TIMEOUT_S)
+
+    def _within(self, call: Callable[[], object]) -> None:
+        """Do what may never come back, and give it up then.
+
+        librdkafka 2.16 forgets the time limit of `send_offsets_to_transaction` where its connection is reset at the wrong moment: it
+        waits for ever. A thread in there cannot be ended, and the producer is its own: this process has to go.
+        """
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                call()
+            except BaseException as error:  # it is raised below, where it belongs
+                raised.append(error)
+
+        thread = threading.Thread(target=run, name=f"{self._group}-transaction", daemon=True)
+        thread.start()
+        thread.join(GIVE_UP_S)
+        if thread.is_alive():
+            raise LogError(f"{self._group}: Kafka's client did not come back from a transaction in {GIVE_UP_S:.0f} s; start again")
+        if raised:
+            raise raised[0]
+
     def _abort(self, error: KafkaException) -> LogError:
         cause = error.args[0]
         if cause.code() in _FENCED:
             return Fenced(f"another {self._group} has taken over: this one stops")
         # Whatever it was, an open transaction would hold every reader back and refuse the next one.
         with suppress(KafkaException):
-            self._producer.abort_transaction(OPERATION_TIMEOUT_S)
+            self._within(lambda: self._producer.abort_transaction(OPERATION_TIMEOUT_S))
         return LogError(f"{self._group}: the transaction failed: {cause.str()}")
 
 
