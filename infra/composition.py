@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domain.errors import InvalidValue
+from domain.policy import DEFAULT, Policy
 from infra.clients import Clients
 from infra.history_source import HistorySource, LiftedSource
 from infra.instances import STANDING_BY, process_name
@@ -363,13 +364,12 @@ class Composition:
 
     def _alerts(self) -> Worker:
         from ml.alerting import Alerting
-        from ml.policy import AlertPolicy
 
         if self.log.deployed() is None:
             raise NotReady(NO_MODEL)
         text = self.log.policy()
-        policy = AlertPolicy.from_json(text) if text is not None else AlertPolicy()
-        alerting = Alerting(self.clients.catalog, policy, self.log.first_scored_seq())
+        policy = Policy.from_json(text) if text is not None else DEFAULT
+        alerting = Alerting(self.clients.catalog, policy.alerts, self.log.first_scored_seq())
         log = self._transactions(alerting)
         alerting.restore(self.log.read, log.load_position())
         return self._ordered(alerting, log, FlushPolicy(2_000, 0.0, gathers=True))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from domain.policy import DEFAULT
 from graph.browser import browser_link, guide_link, render_guide
 from graph.browser.guide import GuideAlert
 from infra.judging import scores
@@ -30,7 +31,6 @@ from infra.report.model import (
 )
 from infra.report.table import print_report
 from infra.stack.guides import guides_folder
-from ml.policy import AlertPolicy
 
 if TYPE_CHECKING:
     from infra.demo import Demo
@@ -83,7 +83,7 @@ def _gathered(demo: Demo) -> Report:
         fresh_embedding_share=judged["fresh_embedding_share"] if judged is not None else None,
         scores=_histogram(demo, label_by_wallet) if judged is not None else None,
         alerts=alerts[:SHOWN_ALERTS],
-        alert_budget=AlertBudget.of(AlertPolicy().budget, alerts) if judged is not None else None,
+        alert_budget=AlertBudget.of(DEFAULT.alerts.budget, alerts) if judged is not None else None,
         accounting=_accounting(demo),
         verify=_verification(steps.result("verify")),
         lag={proof["store"]: proof["lag_records"] for proof in steps.result("verify")["stores"]},

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from domain.commands import RaiseAlert
 from domain.events import AlertReason
 from domain.log import Position
+from domain.policy import AlertPolicy
 from domain.values import EPOCH
 from graph.features_names import FEATURE_NAMES
-from ml.policy import AlertPolicy, RunningThreshold
+from ml.policy import RunningThreshold
 from projections.merge import SeqMerge
 from projections.protocol import EventBatch, Rejection
 from projections.records import NO_SEQ, RecordBatch

@@ -1,4 +1,4 @@
-"""The alert policy: which scores become alerts within what people can look at.
+"""The alert policy's threshold: which scores become alerts within what people can look at.
 
 The threshold follows the stream: the quantile of the last scores that leaves the budget's share above it, never below a floor. It is
 set from earlier scores only, so that a replay alerts on the same transactions.
@@ -6,39 +6,10 @@ set from earlier scores only, so that a replay alerts on the same transactions.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class AlertPolicy:
-    """What becomes an alert.
-
-    budget: the share of transactions that people can look at; floor: no score below it alerts; window: how many of the last scores the
-    threshold is taken from; warm_up: how many must have come before the first alert.
-    """
-
-    budget: float = 0.01
-    floor: float = 0.5
-    window: int = 20_000
-    warm_up: int = 500
-
-    def to_json(self) -> str:
-        """The policy as the text that `PolicyChanged` carries."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> AlertPolicy:
-        """The policy in a `PolicyChanged`.
-
-        Raises:
-            TypeError: an unknown field.
-            ValueError: no JSON.
-        """
-        return cls(**json.loads(text))
+from domain.policy import AlertPolicy
 
 
 class RunningThreshold:

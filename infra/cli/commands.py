@@ -8,6 +8,7 @@ from infra.cli import investigate_command as investigate_command
 from infra.cli import kinesis_commands as kinesis_commands
 from infra.cli import log_commands as log_commands
 from infra.cli import model_commands as model_commands
+from infra.cli import policy_commands as policy_commands
 from infra.cli import quarantine_commands as quarantine_commands
 from infra.cli import rescore_command as rescore_command
 from infra.cli import resend_command as resend_command

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from domain.events import Label, TransactionKind, TransactionStatus
+from infra.plain_yaml import MAX_BYTES, NotPlainYaml, plain_yaml
 from infra.sources.errors import MappingError, UnreadableSource
 
-MAX_MAPPING_BYTES = 1 << 20  # a mapping is a page; more is a mistaken path
 UNITS = {"whole": 0, "wei": -18, "gwei": -9, "satoshi": -8, "cent": -2}
 """Powers of ten from a source's unit to whole units of the asset."""
 FILE_FIELD, ROW_FIELD = "@file", "@row"
@@ -282,18 +281,10 @@ def parse_mapping(text: str, where: str) -> AnyMapping:
     Raises:
         MappingError: with every mistake, keyed by field.
     """
-    if len(text) > MAX_MAPPING_BYTES:
-        raise MappingError(where, {"": f"expected at most {MAX_MAPPING_BYTES} characters, found {len(text)}"})
     try:
-        for token in yaml.scan(text, Loader=yaml.SafeLoader):
-            if isinstance(token, (yaml.TagToken, yaml.AnchorToken, yaml.AliasToken)):
-                word = {yaml.TagToken: "a tag", yaml.AnchorToken: "an anchor"}.get(type(token), "an alias")
-                place = token.start_mark
-                line = f"line {place.line + 1}" if place is not None else "yaml"
-                raise MappingError(where, {line: f"expected plain values, found {word}"})
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise MappingError(where, {"yaml": " ".join(str(error).split())[:300]}) from error
+        content = plain_yaml(text)
+    except NotPlainYaml as error:
+        raise MappingError(where, {error.place: error.problem}) from error
     if not isinstance(content, dict):
         raise MappingError(where, {"yaml": f"expected fields, found {type(content).__name__}"})
     try:
@@ -316,7 +307,7 @@ def read_mapping(path: str | Path) -> AnyMapping:
     """
     try:
         with Path(path).open("rb") as stream:
-            text = stream.read(MAX_MAPPING_BYTES + 1).decode()
+            text = stream.read(MAX_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableSource(f"{path}: no readable mapping: {error}") from error
     return parse_mapping(text, str(path))

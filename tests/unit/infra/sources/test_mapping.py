@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.plain_yaml import MAX_BYTES
 from infra.sources.errors import MappingError, UnreadableSource
-from infra.sources.mapping import MAX_MAPPING_BYTES, LabelMapping, TransactionMapping, parse_mapping, read_mapping
+from infra.sources.mapping import LabelMapping, TransactionMapping, parse_mapping, read_mapping
 from infra.sources.shipped import detect, header_of, label_mapping, shipped_mappings, transaction_mapping
 from infra.sources.suggestion import suggest
 
@@ -41,7 +42,7 @@ def test_all_mistakes_are_reported_together_by_field() -> None:
         ("- 1", "expected fields, found list"),
         ("a: [", "yaml"),
         ("\0", "yaml"),
-        ("x" * (MAX_MAPPING_BYTES + 1), "expected at most"),
+        ("x" * (MAX_BYTES + 1), "expected at most"),
         (GOOD.replace("describes: transactions", "describes: spells"), "describes"),
         (GOOD + "payment: {device_id: {column: d}}", "needs pseudonym"),
         (GOOD.replace("unix_s", "iso, zone: Mars/Base"), "IANA time zone"),

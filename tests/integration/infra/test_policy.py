@@ -1,0 +1,54 @@
+"""A policy in the log: set once, growing, tried on what the log has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from domain.policy import DEFAULT, PolicyError
+from infra.policy_files import change, current, read_policy
+from infra.policy_trial import of_log, try_policy
+from schema_registry.contracts import CONTROL_EVENTS
+from tests.integration.infra.own_log import OwnLog, own_log
+from tests.shared_servers import SharedServers
+
+COUNT = 600
+
+
+@pytest.fixture(scope="module")
+def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
+    with own_log(shared_servers, ["kafka", "registry", "s3"]) as found:
+        found.simulate(COUNT, seed=6)
+        yield found
+
+
+def policy(folder: Path, version: int, budget: float) -> str:
+    file = folder / "mine.yaml"
+    file.write_text(
+        f"name: mine\nversion: {version}\nalerts: {{budget: {budget}}}\nrules:\n  - {{name: cards, says: x, where: {{network: card}}}}\n"
+    )
+    return str(file)
+
+
+def test_it_holds_once_it_is_set_and_only_a_higher_version_takes_its_place(log: OwnLog, tmp_path: Path) -> None:
+    assert current(log.fresh()) == DEFAULT
+    assert change(log.fresh(), read_policy(policy(tmp_path, 1, 0.02)), "maria")
+    assert current(log.fresh()).alerts.budget == 0.02
+    assert not change(log.fresh(), read_policy(policy(tmp_path, 1, 0.02)), "maria"), "the same again is no event"
+    with pytest.raises(PolicyError, match="version: expected more than 1, which the log has of mine, found 1"):
+        change(log.fresh(), read_policy(policy(tmp_path, 1, 0.05)), "maria")
+    assert change(log.fresh(), read_policy(policy(tmp_path, 2, 0.05)), "maria")
+    assert change(log.fresh(), read_policy("standard"), "maria"), "a policy of another name"
+    told = [record for name, record, *_ in log.fresh().log.events(CONTROL_EVENTS) if name == "PolicyChanged"]
+    assert [record["actor"] for record in told] == ["maria"] * 3
+    assert current(log.fresh()) == read_policy("standard")
+
+
+def test_rules_are_tried_on_the_log_in_its_order(log: OwnLog, tmp_path: Path) -> None:
+    trial = try_policy(read_policy(policy(tmp_path, 1, 0.02)), of_log(log.fresh()))
+    assert trial.transactions == COUNT and trial.rules["cards"].hits > 0
+    assert trial.as_json() | {"transactions_per_s": 0} == try_policy(
+        read_policy(policy(tmp_path, 1, 0.02)), of_log(log.fresh())
+    ).as_json() | {"transactions_per_s": 0}, "the same again"
