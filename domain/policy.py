@@ -27,6 +27,7 @@ MOST_WITHIN_S = 31 * 86_400
 MOST_COUNT = 10_000
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_UNWRITABLE = re.compile(r"[\ud800-\udfff]")
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _ENUMS: Mapping[str, tuple[str, ...]] = {
@@ -124,8 +125,8 @@ class Policy:
         """
         try:
             value = json.loads(text)
-        except ValueError as error:
-            raise PolicyError([f"policy: expected JSON ({error})"]) from None
+        except (ValueError, RecursionError) as error:
+            raise PolicyError([f"policy: expected JSON ({str(error)[:200]})"]) from None
         return parse_policy(value)
 
 
@@ -146,14 +147,15 @@ def parse_policy(value: Any) -> Policy:
     if not isinstance(found, Sequence) or isinstance(found, str) or len(found) > MOST_RULES:
         reader.wrong("rules", f"a list of at most {MOST_RULES} rules", found)
         found = []
+    default = DEFAULT.alerts
     policy = Policy(
         reader.name("name", top.get("name")),
-        reader.whole("version", top.get("version"), 1, 1 << 31) or 1,
+        reader.needed("version", top.get("version"), 1, 1 << 31),
         AlertPolicy(
-            budget=reader.number("alerts.budget", alerts.get("budget", DEFAULT.alerts.budget), 0.0, 1.0),
-            floor=reader.number("alerts.floor", alerts.get("floor", DEFAULT.alerts.floor), 0.0, 1.0),
-            window=reader.whole("alerts.window", alerts.get("window", DEFAULT.alerts.window), 100, 10_000_000) or 0,
-            warm_up=reader.whole("alerts.warm_up", alerts.get("warm_up", DEFAULT.alerts.warm_up), 1, 10_000_000) or 0,
+            budget=reader.number("alerts.budget", alerts.get("budget", default.budget), 0.0, 1.0),
+            floor=reader.number("alerts.floor", alerts.get("floor", default.floor), 0.0, 1.0),
+            window=reader.needed("alerts.window", alerts.get("window", default.window), 100, 10_000_000),
+            warm_up=reader.needed("alerts.warm_up", alerts.get("warm_up", default.warm_up), 1, 10_000_000),
         ),
         tuple(_rule(reader, f"rules[{at}]", item) for at, item in enumerate(found)),
     )
@@ -168,12 +170,14 @@ def parse_policy(value: Any) -> Policy:
 def _rule(reader: _Reader, at: str, value: Any) -> Rule:
     names = {field.name for field in fields(Rule)}
     item = reader.group(at, value, names | {"within"})
+    if "within" in item and "within_s" in item:
+        reader.mistakes.append(f"{at}.within: expected it or within_s, found both")
     within = item.get("within_s") if "within_s" in item else reader.duration(f"{at}.within", item.get("within"))
     rule = Rule(
         name=reader.name(f"{at}.name", item.get("name")),
         says=reader.text(f"{at}.says", item.get("says")),
         accuses=reader.field(f"{at}.accuses", item.get("accuses", item.get("per") if item.get("per") in SIDES else SIDES[0]), SIDES) or "",
-        where=reader.choices(f"{at}.where", item.get("where") or {}),
+        where=reader.choices(f"{at}.where", {} if item.get("where") is None else item["where"]),
         amount_at_least=reader.decimal(f"{at}.amount_at_least", item.get("amount_at_least")),
         amount_at_most=reader.decimal(f"{at}.amount_at_most", item.get("amount_at_most")),
         per=reader.field(f"{at}.per", item.get("per"), TEXT_FIELDS),
@@ -211,7 +215,9 @@ def _contradictions(rule: Rule) -> list[str]:
     amounts = [name for name in ("amount_at_least", "amount_at_most", "sum_at_least") if getattr(rule, name) is not None]
     if amounts and len(rule.where.get("asset", ())) != 1:
         found.append(f"{amounts[0]}: expected where to name one asset: an amount is one of something")
-    if not (amounts or any(counted.values()) or rule.new or rule.where):
+    # A count of one is reached by each transaction: it is no condition.
+    others = [rule.share_of, rule.sum_at_least, rule.changed, rule.new, rule.where, rule.after, amounts]
+    if not (any(others) or (rule.count_at_least or 0) > 1 or (rule.distinct_at_least or 0) > 1):
         found.append("name: expected a condition: this rule would speak of every transaction")
     return found
 
@@ -223,7 +229,7 @@ class _Reader:
         self.mistakes: list[str] = []
 
     def wrong(self, at: str, expected: str, found: Any) -> None:
-        self.mistakes.append(f"{at}: expected {expected}, found {'nothing' if found is None else repr(found)[:60]}")
+        self.mistakes.append(f"{at}: expected {expected}, found {'nothing' if found is None else _shown(found)}")
 
     def group(self, at: str, value: Any, known: set[str]) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
@@ -231,7 +237,7 @@ class _Reader:
             return {}
         for name in value:
             if name not in known:
-                self.mistakes.append(f"{at}: expected no field {str(name)[:60]!r}; there are {', '.join(sorted(known))}")
+                self.mistakes.append(f"{at}: expected no field {_shown(name)}; there are {', '.join(sorted(known))}")
         return value
 
     def name(self, at: str, value: Any) -> str:
@@ -241,7 +247,7 @@ class _Reader:
         return value
 
     def text(self, at: str, value: Any) -> str:
-        if not isinstance(value, str) or not 0 < len(value) <= 500:
+        if not isinstance(value, str) or not 0 < len(value) <= 500 or _UNWRITABLE.search(value):
             self.wrong(at, "a sentence of at most 500 characters", value)
             return ""
         return value
@@ -266,11 +272,12 @@ class _Reader:
         return found
 
     def whole(self, at: str, value: Any, least: int, most: int) -> int | None:
-        if value is None and at != "version":
-            return None
+        return None if value is None else self.needed(at, value, least, most)
+
+    def needed(self, at: str, value: Any, least: int, most: int) -> int:
         if type(value) is not int or not least <= value <= most:
             self.wrong(at, f"a whole number from {least} to {most}", value)
-            return None
+            return least
         return value
 
     def number(self, at: str, value: Any, least: float, most: float) -> float:
@@ -288,7 +295,7 @@ class _Reader:
             found = Decimal(str(value))
             if not found.is_finite() or found < 0:
                 raise InvalidOperation
-        except InvalidOperation:
+        except (InvalidOperation, ValueError):
             self.wrong(at, "an amount of zero or more", value)
             return None
         return found
@@ -301,6 +308,13 @@ class _Reader:
             self.wrong(at, "a time as 90s, 10m, 2h or 7d", value)
             return None
         return int(found[1]) * _SECONDS[found[2]]
+
+
+def _shown(found: Any) -> str:
+    try:
+        return repr(found)[:60]
+    except ValueError:  # Python refuses to write a whole number of more than 4,300 digits
+        return "a number of very many digits"
 
 
 def _plain(value: Any) -> Any:

@@ -6,18 +6,19 @@ of the latest before it of the same `per`, so that it changes nothing that was s
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass
+from decimal import Context, Decimal
 from typing import Any
 
 from domain.policy import Policy, Rule
 
 MOST_KEPT = 10_000
 """Of one `per` and rule, transactions remembered within the rule's time, and values remembered for `new`."""
-MOST_KEYS = 1_000_000
+MOST_KEYS = 200_000
 """Of one rule, values of `per` remembered; the one that was quiet for longest is forgotten first."""
+_SUMS = Context(prec=60)  # 10,000 amounts of 38 digits, to the last of them
 
 _Test = Callable[[Mapping[str, Any]], bool]
 
@@ -33,13 +34,16 @@ class Hit:
 
 @dataclass(slots=True)
 class _Before:
-    """What one `per` did: (time, has the share's property, value of `distinct`, amount) within the rule's time, in order of arrival."""
+    """What one `per` did: (time, has the share's property, value of `distinct`, amount) within the rule's time, in order of arrival.
 
-    within: deque[tuple[int, bool, str | None, Decimal]] = field(default_factory=deque)
+    Each is made when it is first needed: most wallets of most rules need little.
+    """
+
+    within: deque[tuple[int, bool, str | None, Decimal]] | None = None
     shares: int = 0
-    values: Counter[str] = field(default_factory=Counter)
+    values: dict[str, int] | None = None
     amount: Decimal = Decimal(0)
-    known: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    known: dict[str, None] | None = None
     latest_us: int = 0
     last: tuple[int, str] | None = None
     count: int = 0
@@ -68,6 +72,8 @@ class _Rule:
         self._concerns = _having(rule.where)
         self._shares = _having(rule.share_of or {})
         self._within_us = (rule.within_s or 0) * 1_000_000
+        counted = (rule.count_at_least, rule.share_of, rule.distinct, rule.sum_at_least)
+        self._is_counting = bool(self._within_us) and any(item is not None for item in counted)
         self._before: OrderedDict[str, _Before] = OrderedDict()
 
     def judge(self, transaction: Mapping[str, Any]) -> Hit | None:
@@ -78,22 +84,25 @@ class _Rule:
         is_within_amount = (rule.amount_at_least is None or amount >= rule.amount_at_least) and (
             rule.amount_at_most is None or amount <= rule.amount_at_most
         )
-        before = None
-        speaks = is_within_amount
-        if rule.per is not None:
-            per = transaction[rule.per]
-            if per is None:
-                return None
-            # Bounds of the amount say which transactions are meant, so others are not counted either.
-            if not is_within_amount:
-                return None
-            before = self._of(per)
-            speaks = self._counts(before, transaction, amount)
-        wallet_id = transaction[rule.accuses]
-        if not speaks or wallet_id is None:
+        if rule.per is None:
+            return self._hit(transaction, 1) if is_within_amount else None
+        per = transaction[rule.per]
+        # Bounds of the amount say which transactions are meant, so others are not counted; but what was seen once is no longer new.
+        if per is None or not (is_within_amount or rule.new is not None):
             return None
-        count = len(before.within) if before is not None and self._within_us else 1
-        return Hit(rule.name, wallet_id, _filled(rule.says, transaction, count))
+        before = self._of(per)
+        if not is_within_amount:
+            before.count += 1
+            if rule.new is not None:
+                _is_new(before, transaction[rule.new])
+            return None
+        if not self._counts(before, transaction, amount):
+            return None
+        return self._hit(transaction, len(before.within) if before.within is not None else 1)
+
+    def _hit(self, transaction: Mapping[str, Any], count: int) -> Hit | None:
+        wallet_id = transaction[self._rule.accuses]
+        return Hit(self._rule.name, wallet_id, _filled(self._rule.says, transaction, count)) if wallet_id is not None else None
 
     def _of(self, per: str) -> _Before:
         found = self._before.pop(per, None)
@@ -118,46 +127,50 @@ class _Rule:
             speaks &= value is not None and last is not None and value != last[1] and at - last[0] <= self._within_us
             if value is not None:
                 before.last = (at, value)
-        if not self._within_us:
+        if not self._is_counting:
             return speaks
-        while before.within and (before.within[0][0] < at - self._within_us or len(before.within) >= MOST_KEPT):
-            self._drop(before)
+        within = before.within = before.within if before.within is not None else deque()
+        while within and (within[0][0] < at - self._within_us or len(within) >= MOST_KEPT):
+            _drop(before, within.popleft())
         has_share = rule.share_of is not None and self._shares(transaction)
         value = transaction[rule.distinct] if rule.distinct is not None else None
-        before.within.append((at, has_share, value, amount))
+        within.append((at, has_share, value, amount))
         before.shares += has_share
-        before.amount += amount
+        if rule.sum_at_least is not None:
+            before.amount = _SUMS.add(before.amount, amount)
         if value is not None:
-            before.values[value] += 1
+            values = before.values = before.values if before.values is not None else {}
+            values[value] = values.get(value, 0) + 1
         if rule.count_at_least is not None:
-            speaks &= len(before.within) >= rule.count_at_least
+            speaks &= len(within) >= rule.count_at_least
         if rule.share_at_least is not None:
-            speaks &= before.shares >= rule.share_at_least * len(before.within)
+            speaks &= before.shares / len(within) >= rule.share_at_least  # a division is rounded right, a product is not
         if rule.distinct_at_least is not None:
-            speaks &= len(before.values) >= rule.distinct_at_least
+            speaks &= len(before.values or ()) >= rule.distinct_at_least
         if rule.sum_at_least is not None:
             speaks &= before.amount >= rule.sum_at_least
         return speaks
 
-    @staticmethod
-    def _drop(before: _Before) -> None:
-        _, had_share, value, amount = before.within.popleft()
-        before.shares -= had_share
-        before.amount -= amount
-        if value is not None:
-            before.values[value] -= 1
-            if not before.values[value]:
-                del before.values[value]
+
+def _drop(before: _Before, item: tuple[int, bool, str | None, Decimal]) -> None:
+    _, had_share, value, amount = item
+    before.shares -= had_share
+    if before.amount:
+        before.amount = _SUMS.subtract(before.amount, amount)
+    if value is not None and before.values is not None:
+        before.values[value] -= 1
+        if not before.values[value]:
+            del before.values[value]
 
 
 def _is_new(before: _Before, value: str | None) -> bool:
     if value is None:
         return False
-    is_new = value not in before.known
-    before.known[value] = None
-    before.known.move_to_end(value)
-    if len(before.known) > MOST_KEPT:
-        before.known.popitem(last=False)
+    known = before.known = before.known if before.known is not None else {}
+    is_new = known.pop(value, "") is not None
+    known[value] = None  # last in order: the one not seen for longest is forgotten first
+    if len(known) > MOST_KEPT:
+        del known[next(iter(known))]
     return is_new
 
 
@@ -181,7 +194,7 @@ def _filled(says: str, transaction: Mapping[str, Any], count: int) -> str:
     """The sentence with its fields; text from outside goes in as it is, whoever shows it escapes it."""
     if "{" not in says:
         return says
-    found = _Fields(count=str(count), amount=format(transaction["amount"].normalize(), "f"))
+    found = _Fields(count=str(count), amount=format(transaction["amount"].normalize(_SUMS), "f"))
     found.update({name: str(value) for name, value in transaction.items() if value is not None and name not in ("amount", "occurred_us")})
     out, rest = [], says
     while rest:

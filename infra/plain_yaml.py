@@ -22,6 +22,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names: set[str] = set()
         for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise NotPlainYaml(f"line {key.start_mark.line + 1}", "expected plain values, found a merge (<<)")
             if key.value in names:
                 raise NotPlainYaml(f"line {key.start_mark.line + 1}", f"expected each field once, found {str(key.value)[:60]!r} again")
             names.add(key.value)
@@ -45,5 +47,5 @@ def plain_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except NotPlainYaml:
         raise
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, RecursionError, ArithmeticError, ValueError, TypeError, AttributeError) as error:
         raise NotPlainYaml("yaml", " ".join(str(error).split())[:300]) from error

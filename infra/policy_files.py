@@ -9,7 +9,7 @@ from pathlib import Path
 from domain.log import NewRecord
 from domain.policy import DEFAULT, Policy, PolicyError, parse_policy
 from infra.composition import Composition
-from infra.plain_yaml import NotPlainYaml, plain_yaml
+from infra.plain_yaml import MAX_BYTES, NotPlainYaml, plain_yaml
 from schema_registry.contracts import CONTROL_EVENTS
 from schema_registry.record_codec import RecordCodec
 
@@ -31,7 +31,8 @@ def read_policy(name_or_path: str) -> Policy:
         if name_or_path in shipped():
             text = files("infra").joinpath("policies", f"{name_or_path}.yaml").read_text("utf-8")
         else:
-            text = Path(name_or_path).read_text("utf-8")
+            with Path(name_or_path).open("rb") as stream:  # not more than is looked at: it may be any file
+                text = stream.read(MAX_BYTES + 1).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise PolicyError([f"{name_or_path}: expected a file or one of {', '.join(shipped())} ({reason})"]) from error
@@ -55,15 +56,29 @@ def change(composition: Composition, policy: Policy, actor: str) -> bool:
     """Make a policy hold from now on; false when it does already.
 
     Raises:
-        PolicyError: another policy of this name has this version or a higher one.
+        PolicyError: the log has had another policy of this name with this version or a higher one; or somebody else has changed it
+            in the same moment.
         LogError: Kafka does not take it.
     """
-    now = current(composition)
-    if policy == now:
+    text = policy.to_json()
+    earlier = [str(record["policy"]) for name, record, *_ in composition.log.events(CONTROL_EVENTS) if name == "PolicyChanged"]
+    if earlier and earlier[-1] == text:
         return False
-    if policy.name == now.name and policy.version <= now.version:
-        raise PolicyError([f"version: expected more than {now.version}, which the log has of {now.name}, found {policy.version}"])
-    changed = {"policy": policy.to_json(), "actor": actor, "known_at": datetime.now(UTC)}
+    # One name and version means one policy for ever: alerts are marked with it.
+    highest = max((known.version for known in map(_readable, earlier) if known is not None and known.name == policy.name), default=0)
+    if policy.version < highest or (policy.version == highest and text not in earlier):
+        raise PolicyError([f"version: expected more than {highest}, which the log has of {policy.name}, found {policy.version}"])
+    changed = {"policy": text, "actor": actor, "known_at": datetime.now(UTC)}
     value = RecordCodec(composition.clients.catalog).encode("PolicyChanged", changed)
     composition.producer.append([NewRecord(CONTROL_EVENTS, _KEY, value)])
+    if composition.log.policy() != text:
+        raise PolicyError([f"{policy.title}: somebody else has set another in the same moment; see `tidemark policy show`"])
     return True
+
+
+def _readable(text: str) -> Policy | None:
+    """A policy of the log; none where a newer Tidemark wrote it: it takes part in no comparison, and may be replaced."""
+    try:
+        return Policy.from_json(text)
+    except PolicyError:
+        return None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from domain.log import NewRecord
 from domain.policy import DEFAULT, PolicyError
 from infra.policy_files import change, current, read_policy
 from infra.policy_trial import of_log, try_policy
 from schema_registry.contracts import CONTROL_EVENTS
+from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
 from tests.shared_servers import SharedServers
 
@@ -41,8 +44,20 @@ def test_it_holds_once_it_is_set_and_only_a_higher_version_takes_its_place(log: 
         change(log.fresh(), read_policy(policy(tmp_path, 1, 0.05)), "maria")
     assert change(log.fresh(), read_policy(policy(tmp_path, 2, 0.05)), "maria")
     assert change(log.fresh(), read_policy("standard"), "maria"), "a policy of another name"
+    with pytest.raises(PolicyError, match="version: expected more than 2, which the log has of mine"):
+        change(log.fresh(), read_policy(policy(tmp_path, 2, 0.07)), "maria")  # a name and version mean one policy for ever
     told = [record for name, record, *_ in log.fresh().log.events(CONTROL_EVENTS) if name == "PolicyChanged"]
     assert [record["actor"] for record in told] == ["maria"] * 3
+    assert current(log.fresh()) == read_policy("standard")
+
+
+def test_what_cannot_be_read_can_be_replaced(log: OwnLog, tmp_path: Path) -> None:
+    broken = {"policy": '{"name": "from the future"}', "actor": "nobody", "known_at": datetime.now(UTC)}
+    value = RecordCodec(log.composition.clients.catalog).encode("PolicyChanged", broken)
+    log.composition.producer.append([NewRecord(CONTROL_EVENTS, b"policy", value)])
+    with pytest.raises(PolicyError):
+        current(log.fresh())
+    assert change(log.fresh(), read_policy("standard"), "maria")
     assert current(log.fresh()) == read_policy("standard")
 
 

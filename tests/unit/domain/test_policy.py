@@ -68,11 +68,24 @@ def test_a_whole_policy_is_read_and_comes_back_from_its_text() -> None:
         (policy({"name": "a", "says": "b", "new": "payment.country"}), "rules[0].new: expected per beside it"),
         (policy({"name": "a", "says": "b"}), "rules[0].name: expected a condition"),
         (policy({**RULE, "accuses": "network"}), "rules[0].accuses: expected one of source_wallet_id"),
+        (policy(alerts={"window": None}), "alerts.window: expected a whole number from 100 to 10000000, found nothing"),
+        (policy(version=1 << 20000), "version: expected a whole number from 1 to 2147483648, found a number of very many digits"),
+        (policy({**RULE, "where": {"asset": "EUR"}, "amount_at_least": 1 << 20000}), "rules[0].amount_at_least: expected an amount"),
+        (policy({**RULE, "where": []}), "rules[0].where: expected fields with values, found []"),
+        (policy({**RULE, "within_s": 5}), "rules[0].within: expected it or within_s, found both"),
+        (policy({**RULE, "count_at_least": 1}), "rules[0].name: expected a condition"),
+        (policy({**RULE, "says": "\ud800"}), "rules[0].says: expected a sentence"),
         (policy(RULE, RULE), "rules: expected each name once, found 'velocity' 2 times"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place(value: Any, expected: str) -> None:
     assert expected in mistakes(value)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "{", "null"])
+def test_a_text_of_the_log_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(PolicyError):
+        Policy.from_json(text)
 
 
 def test_every_mistake_is_named_at_once() -> None:

@@ -82,6 +82,34 @@ def test_a_new_device_needs_a_history() -> None:
     assert spoken(found, *devices) == [False, False, True, False, False]
 
 
+def test_what_was_seen_with_a_small_amount_is_not_new_with_a_large_one() -> None:
+    found = engine(per="source_wallet_id", where={"asset": "EUR"}, amount_at_least=500, new="payment.device_id", after=3)
+    small = [tx(n, device_id="x", amount=Decimal(20)) for n in range(5)]
+    large = [tx(10, device_id="x", amount=Decimal(700)), tx(11, device_id="y", amount=Decimal(700))]
+    assert spoken(found, *small, *large) == [False] * 6 + [True]
+
+
+def test_a_share_that_is_just_reached_speaks() -> None:
+    for share, failed, all_ in ((0.28, 7, 25), (0.56, 14, 25), (0.07, 7, 100)):
+        found = engine(per="source_wallet_id", within="1h", share_of={"status": "failed"}, share_at_least=share, count_at_least=all_)
+        stream = [tx(0, status="failed" if n < failed else "settled") for n in range(all_)]
+        assert spoken(found, *stream)[-1], share
+
+
+def test_sums_keep_the_last_digit_also_when_others_have_left() -> None:
+    where = {"asset": "EUR"}
+    big = engine(per="source_wallet_id", within="10s", where=where, sum_at_least="20000000000.000000000000000002")
+    amount = Decimal("10000000000.000000000000000001")
+    assert spoken(big, tx(0, amount=amount), tx(0, amount=amount)) == [False, True]
+    small = engine(per="source_wallet_id", within="10s", where=where, sum_at_least="0.000000000000000006")
+    parts = [tx(0, amount=Decimal(99999999999)), tx(5 / 60, amount=Decimal("4e-18")), tx(12 / 60, amount=Decimal("2e-18"))]
+    assert spoken(small, *parts) == [True, True, True]
+    above = engine(per="source_wallet_id", within="10s", where=where, sum_at_least="0.000000000000000007")
+    assert spoken(above, *parts) == [True, True, False]
+    (hit,) = engine(where=where, says="{amount}").judge(tx(amount=Decimal("12345678901.123456789012345678")))
+    assert hit.says == "12345678901.123456789012345678"
+
+
 def test_a_change_of_country_is_seen_within_its_time_alone() -> None:
     found = engine(per="source_wallet_id", within="2h", changed="payment.country")
     steps = [(0, "AT"), (10, "AT"), (20, "BR"), (400, "AT"), (410, None), (420, "BR")]
@@ -90,7 +118,7 @@ def test_a_change_of_country_is_seen_within_its_time_alone() -> None:
 
 
 def test_a_side_that_is_not_named_accuses_nobody() -> None:
-    found = engine(per="target_wallet_id", accuses="source_wallet_id", within="1h", count_at_least=1)
+    found = engine(per="target_wallet_id", accuses="source_wallet_id", where={"network": "bank"}, within="1h", count_at_least=1)
     assert found.judge(tx(source_wallet_id=None)) == []
     assert found.judge(tx(target_wallet_id=None)) == []
     (hit,) = found.judge(tx())
@@ -112,7 +140,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         found.judge(tx(n / 100, target_wallet_id=f"bank:t{n}"))
     (rule,) = found._rules
     assert len(rule._before) <= 2
-    assert all(len(before.within) <= 3 and len(before.known) <= 3 for before in rule._before.values())
+    assert all(len(before.within or ()) <= 3 and len(before.known or ()) <= 3 for before in rule._before.values())
 
 
 EVENTS = st.tuples(st.integers(0, 100), st.sampled_from("ab"), st.sampled_from(["settled", "failed"]), st.sampled_from("xyz"))

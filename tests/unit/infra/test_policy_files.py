@@ -31,6 +31,10 @@ def test_a_shipped_policy_is_read_and_survives_the_log(name: str) -> None:
         ("name: !!python/object:os.system x\n", "expected plain values, found a tag"),
         ("a" * (MAX_BYTES + 1), "expected at most"),
         ("? [1]\n: 2\n", "yaml: "),
+        ("name: {<<: {a: 1, a: 2}}\n", "line 1: expected plain values, found a merge (<<)"),
+        ('name: "\\UFFFFFFFF"\n', "yaml: "),
+        ("name: 1" + ":00" * 180 + ".0\n", "yaml: "),
+        ("version: 0x" + "F" * 4000 + "\n", "very many digits"),
         ("42", "policy: expected fields with values, found 42"),
     ],
 )
