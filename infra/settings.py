@@ -258,6 +258,11 @@ def worker_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]
     return {**os.environ, **(extra or {})}
 
 
+def aws_variables() -> dict[str, str]:
+    """Return what of this process's environment says who one is on AWS: for a function that is served here."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_") and not name.startswith("AWS_LAMBDA")}
+
+
 def is_private(path: Path) -> bool:
     """Tell whether only the owner may read this file."""
     return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)

@@ -149,7 +149,7 @@ def build_functions(
 ) -> int:
     """Build deployable zips: our modules that a function needs, and its requirements as locked. The same code gives the same bytes."""
     from infra.lambdas.functions import FUNCTIONS, function
-    from infra.lambdas.package import build
+    from infra.lambdas.package import build, unfit
 
     built = []
     for name in names or sorted(FUNCTIONS):
@@ -157,6 +157,8 @@ def build_functions(
         with output.errors.status(f"building {name}"):
             path = build(chosen, out)
         built.append({"name": name, "zip": str(path), "bytes": path.stat().st_size, "handler": chosen.handler})
+    if (problem := unfit()) is not None:
+        output.say(f"[yellow]For a try here only: {problem}.[/]")
     if json:
         output.print_json(built)
     else:

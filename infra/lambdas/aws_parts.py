@@ -6,7 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -51,6 +51,18 @@ class SqsDeadLetters:
 
     def __init__(self, sqs: Any, queue_url: str) -> None:
         self._sqs, self._url = sqs, queue_url
+
+    @classmethod
+    def named(cls, sqs: Any, queue: str) -> Self:
+        """Letters into the queue of this name.
+
+        Raises:
+            StoreUnavailable: there is none, or SQS does not answer.
+        """
+        try:
+            return cls(sqs, sqs.get_queue_url(QueueName=queue)["QueueUrl"])
+        except (ClientError, BotoCoreError) as error:
+            raise StoreUnavailable(f"the queue {queue} cannot be found: {error}") from error
 
     def send(self, letters: Sequence[Mapping[str, Any]]) -> None:
         """See `kinesis_ingestion.DeadLetters`."""

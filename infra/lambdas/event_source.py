@@ -38,7 +38,7 @@ Function = Callable[[dict[str, Any]], Any]
 
 
 class Checkpoints(Protocol):
-    """Keeps how far each shard was read."""
+    """Keeps how far each shard was read. `stream` is its name and the second in which it was made."""
 
     def load(self, stream: str, shard: str) -> str | None:
         """The last sequence number that is done, `END` for a finished shard, none for a fresh one."""
@@ -118,7 +118,7 @@ class KinesisEventSource:
         self._checkpoints, self._failures, self._options = checkpoints, failures, options
         self._stopped, self._sleep, self._now = stopped, sleep, now
         self._shards: dict[str, _Shard] = {}
-        self._arn = ""
+        self._arn = self._stream_id = ""
         self._looked_at = -_LOOK_S
         self.delivered = delivered if delivered is not None else Delivered()
 
@@ -138,7 +138,10 @@ class KinesisEventSource:
     def _look(self) -> None:
         self._looked_at = time.monotonic()
         if not self._arn:
-            self._arn = self._kinesis.describe_stream_summary(StreamName=self._stream)["StreamDescriptionSummary"]["StreamARN"]
+            summary = self._kinesis.describe_stream_summary(StreamName=self._stream)["StreamDescriptionSummary"]
+            self._arn = summary["StreamARN"]
+            # A stream that was deleted and made again has the old names of shards, and is another one.
+            self._stream_id = f"{self._stream}@{summary['StreamCreationTimestamp'].timestamp():.0f}"
         request: dict[str, Any] = {"StreamName": self._stream}
         while True:
             answer = self._kinesis.list_shards(**request)
@@ -155,7 +158,7 @@ class KinesisEventSource:
 
     def _read(self, shard: _Shard) -> int:
         if not shard.is_open:
-            shard.position, shard.is_open = self._checkpoints.load(self._stream, shard.shard_id), True
+            shard.position, shard.is_open = self._checkpoints.load(self._stream_id, shard.shard_id), True
             if shard.position == END:
                 shard.is_finished = True
                 return 0
@@ -247,7 +250,7 @@ class KinesisEventSource:
         _log.error("batch_given_up", shard=shard.shard_id, records=len(items), condition=condition)
 
     def _save(self, shard: _Shard, sequence_number: str) -> None:
-        self._checkpoints.save(self._stream, shard.shard_id, sequence_number)
+        self._checkpoints.save(self._stream_id, shard.shard_id, sequence_number)
         shard.position = sequence_number
 
     def _wait(self, seconds: float) -> None:

@@ -7,6 +7,8 @@ import time
 from functools import cache
 from typing import Any
 
+from confluent_kafka import KafkaException
+
 from infra.clients import Clients
 from infra.kafka.producer import TrackedProducer
 from infra.lambdas.aws_parts import FirehoseLanding, SqsDeadLetters
@@ -27,7 +29,7 @@ def _ingestion() -> KinesisIngestion:
         RecordCodec(clients.catalog),
         TrackedProducer(clients.kafka, _ACKNOWLEDGED_S),
         FirehoseLanding(clients.aws("firehose"), settings.kinesis.landing),
-        SqsDeadLetters(clients.aws("sqs"), clients.aws("sqs").get_queue_url(QueueName=settings.kinesis.dead_letters)["QueueUrl"]),
+        SqsDeadLetters.named(clients.aws("sqs"), settings.kinesis.dead_letters),
         S3Payloads(clients.s3, settings.s3.bucket),
     )
 
@@ -35,7 +37,12 @@ def _ingestion() -> KinesisIngestion:
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Handle one batch of a Kinesis event-source mapping with `ReportBatchItemFailures`."""
     started = time.monotonic()
-    report = _ingestion().handle(records_of(event))
+    try:
+        report = _ingestion().handle(records_of(event))
+    except KafkaException:
+        # A client that has failed for good (a right that was missing for a moment) stays so: the next call makes another.
+        _ingestion.cache_clear()
+        raise
     if report.problem is not None:
         sys.stdout.write(f"not done from {report.not_done} on: {report.problem}\n")
     sys.stdout.write(metrics_line(INGESTION, report, time.monotonic() - started, round(time.time() * 1000)) + "\n")

@@ -105,7 +105,7 @@ class KinesisIngestion:
     def __init__(self, codec: RecordCodec, log: Appender, landing: Landing, dead_letters: DeadLetters, payloads: PayloadStore) -> None:
         self._codec, self._log, self._landing, self._dead_letters, self._payloads = codec, log, landing, dead_letters, payloads
         self._landed: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._done: OrderedDict[bytes, None] = OrderedDict()
+        self._done: OrderedDict[bytes | tuple[str, str], None] = OrderedDict()
 
     def handle(self, records: Sequence[KinesisRecord]) -> IngestionReport:
         """Land, check and send one batch, in its order.
@@ -119,21 +119,24 @@ class KinesisIngestion:
             self._landing.put(fresh)
             self._remember(self._landed, [(record.shard, record.sequence_number) for record in fresh])
         appends: list[NewRecord] = []
-        of: list[tuple[KinesisRecord, bytes, Refused | None]] = []
-        seen: set[bytes] = set()
+        of: list[tuple[KinesisRecord, bytes | tuple[str, str], Refused | None]] = []
+        seen: set[bytes | tuple[str, str]] = set()
         for record in records:
-            # The same bytes twice are a producer's or Lambda's second try; the place is left out, for both have one.
+            place = (record.shard, record.sequence_number)
+            # The same bytes twice are a producer's or Lambda's second try. That holds of transactions; a refused record counts each time
+            # that it comes at another place, and may be none that is refused the next time.
             digest = hashlib.blake2b(record.data, digest_size=16).digest()
-            if digest in self._done or digest in seen:
+            if digest in self._done or digest in seen or place in self._done:
                 report.duplicates += 1
                 continue
-            seen.add(digest)
             try:
                 command, refused = self._command(record), None
             except Refused as error:
                 command, refused = self._quarantined(record, error), error
+            name = digest if refused is None else place
+            seen.add(name)
             appends.append(command)
-            of.append((record, digest, refused))
+            of.append((record, name, refused))
         failed = self._log.append(appends)
         done = [place for place in range(len(appends)) if place not in failed]
         letters = [self._letter(record, refused) for record, _, refused in (of[place] for place in done) if refused is not None]
@@ -151,11 +154,14 @@ class KinesisIngestion:
 
     def _command(self, record: KinesisRecord) -> NewRecord:
         origin = Origin(f"kinesis:{record.stream}", MAPPING, f"{record.stream}-{record.arrived_at:%Y-%m-%d}", record.place)
-        transaction = transaction_from_json(record.data, origin, record.arrived_at)
         try:
+            transaction = transaction_from_json(record.data, origin, record.arrived_at)
             value = self._codec.encode_event(transaction)
-        except SchemaError as error:
-            raise Refused("not_encodable", "record", str(error)[:300]) from None
+        except Refused:
+            raise
+        except (SchemaError, ValueError, ArithmeticError, TypeError) as error:
+            # Whatever is overlooked above: one record must not fail the call, which would come again without end.
+            raise Refused("not_encodable", "record", f"{type(error).__name__}: {error}"[:300]) from None
         return NewRecord(COMMANDS, (transaction.source_wallet_id or transaction.tx_id).encode(), value)
 
     def _quarantined(self, record: KinesisRecord, refused: Refused) -> NewRecord:

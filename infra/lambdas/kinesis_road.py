@@ -168,7 +168,7 @@ def _make(call: Callable[[], Any]) -> None:
     try:
         call()
     except ClientError as error:
-        if error.response["Error"]["Code"] not in ("ResourceInUseException", "BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+        if error.response["Error"]["Code"] not in ("ResourceInUseException", "BucketAlreadyOwnedByYou"):
             raise
 
 
@@ -185,7 +185,9 @@ def _active(clients: Clients, stream: str) -> None:
 
 def _landing(clients: Clients, kinesis: KinesisSettings) -> None:
     firehose = clients.aws("firehose")
-    if kinesis.landing in firehose.list_delivery_streams(Limit=100)["DeliveryStreamNames"]:
+    if clients.settings.aws.endpoint_url is None:
+        # Its role, its bucket's rules and where they stand are the account's own: infra/aws/ingestion.yaml makes them.
+        firehose.describe_delivery_stream(DeliveryStreamName=kinesis.landing)
         return
     _make(lambda: clients.aws("s3").create_bucket(Bucket=kinesis.landing))
     destination = {
@@ -193,8 +195,10 @@ def _landing(clients: Clients, kinesis: KinesisSettings) -> None:
         "Prefix": "raw/", "ErrorOutputPrefix": "failed/", "CompressionFormat": "GZIP",
         "BufferingHints": {"SizeInMBs": 64, "IntervalInSeconds": 60},
     }  # fmt: skip
-    firehose.create_delivery_stream(
-        DeliveryStreamName=kinesis.landing, DeliveryStreamType="DirectPut", ExtendedS3DestinationConfiguration=destination
+    _make(
+        lambda: firehose.create_delivery_stream(
+            DeliveryStreamName=kinesis.landing, DeliveryStreamType="DirectPut", ExtendedS3DestinationConfiguration=destination
+        )
     )
 
 

@@ -27,6 +27,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _SPOIL = {"__pycache__", "tests", "test"}
 _UNZIPPED_MOST = 250 << 20  # Lambda's limit, layers and all
 _TIME = (2020, 1, 1, 0, 0, 0)
+LAMBDA_PYTHON = (3, 12)
+"""The first Python whose image on Lambda (Amazon Linux 2023) has the C library that the lock's wheels ask for, glibc 2.34."""
 # Prints what of ours the handler has imported, as JSON.
 _TRACE = (
     "import importlib, json, sys; importlib.import_module(sys.argv[1]);"
@@ -60,6 +62,14 @@ def build(function: Function, out: Path) -> Path:
             package.writestr(entry, path.read_bytes())
     partial.replace(target)
     return target
+
+
+def unfit() -> str | None:
+    """Why a zip that was built here cannot run on Lambda; none where it can."""
+    if sys.version_info < LAMBDA_PYTHON:
+        here, wanted = (".".join(map(str, version[:2])) for version in (sys.version_info, LAMBDA_PYTHON))
+        return f"built with Python {here}, whose image on Lambda has a C library too old for these wheels: build with {wanted} or later"
+    return None
 
 
 def unpacked(package: Path, folder: Path) -> Path:

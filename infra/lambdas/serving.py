@@ -19,13 +19,13 @@ from infra.lambdas.event_source import DEFAULTS, Delivered, DynamoCheckpoints, E
 from infra.lambdas.functions import Function
 from infra.lambdas.kinesis_road import CHECKPOINTS, prepare
 from infra.lambdas.runtime import FunctionHost, Invocation
-from infra.settings import SECRETS_FILE_VARIABLE, Settings
+from infra.settings import SECRETS_FILE_VARIABLE, Settings, aws_variables
 from infra.stack.state import write_private
 from projections.errors import StoreUnavailable
 
 FOLDER = "lambdas"
 _GROUPS = ("kafka", "registry", "s3", "aws", "kinesis")  # what a function may know
-_IDLE_S = 0.1  # between two looks at quiet shards: Kinesis answers five a second and shard
+_IDLE_S = 0.25  # between two looks at quiet shards: Kinesis answers five a second and shard, to all readers together
 _AWAY_S = 2.0
 
 _log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ def hosted(function: Function, settings: Settings) -> Iterator[FunctionHost]:
     runtime = package.runtime(folder)
     secrets = folder / f"{function.name}.secrets.json"
     write_private(secrets, json.dumps(_revealed({name: getattr(settings, name) for name in _GROUPS})))
-    region = {"AWS_REGION": settings.aws.region, "AWS_DEFAULT_REGION": settings.aws.region}
+    region = {**aws_variables(), "AWS_REGION": settings.aws.region, "AWS_DEFAULT_REGION": settings.aws.region}
     with (
         log_file(settings, function).open("ab") as log,
         FunctionHost(
@@ -78,8 +78,7 @@ def serve(
 
         def mapping() -> KinesisEventSource:
             prepare(clients)
-            sqs = clients.aws("sqs")
-            failures = SqsDeadLetters(sqs, sqs.get_queue_url(QueueName=settings.kinesis.failures)["QueueUrl"])
+            failures = SqsDeadLetters.named(clients.aws("sqs"), settings.kinesis.failures)
             checkpoints = DynamoCheckpoints(clients.aws("dynamodb"), CHECKPOINTS)
             return KinesisEventSource(
                 clients.aws("kinesis"),

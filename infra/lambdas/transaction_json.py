@@ -7,6 +7,7 @@ dropped, and a name that stands twice is refused rather than guessed.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ _FIELDS = {
     "counter_asset", "fee", "fee_asset", "occurred_at", "block", "payment", "card_features",
 }  # fmt: skip
 _MOST_DIGITS = 60  # of a number as written: more cannot fit an amount, and would cost time to refuse
+MOST_BYTES = 256 << 10  # of a record: a transaction has a few hundred, and its longest texts together some 10,000
 
 
 class Refused(InvalidValue):
@@ -57,7 +59,7 @@ def transaction_from_json(data: bytes, origin: Origin, arrived_at: datetime) -> 
         tx_id=_text("tx_id", _needed(value, "tx_id")),
         network=_text("network", _needed(value, "network")),
         kind=_member(TransactionKind, "kind", _needed(value, "kind")),
-        status=_member(TransactionStatus, "status", value.get("status") or TransactionStatus.SETTLED),
+        status=_member(TransactionStatus, "status", TransactionStatus.SETTLED if value.get("status") is None else value["status"]),
         source_wallet_id=_optional_text(value, "source_wallet_id"),
         target_wallet_id=_optional_text(value, "target_wallet_id"),
         amount=_decimal("amount", _needed(value, "amount")),
@@ -111,8 +113,12 @@ def _object(data: bytes) -> dict[str, Any]:
     def no_number(text: str) -> Any:
         raise ValueError(f"{text} is no number")
 
+    if len(data) > MOST_BYTES:
+        raise Refused("too_large", "record", f"expected at most {MOST_BYTES} bytes, found {len(data)}")
     try:
-        value = json.loads(data.decode("utf-8"), parse_float=_number, parse_constant=no_number, object_pairs_hook=once)
+        value = json.loads(
+            data.decode("utf-8"), parse_float=_number, parse_int=_whole, parse_constant=no_number, object_pairs_hook=once
+        )  # fmt: skip
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False, default=str).encode()  # a lone surrogate, as "\ud800", is no text
     except (ValueError, RecursionError) as error:
@@ -125,7 +131,16 @@ def _object(data: bytes) -> dict[str, Any]:
 def _number(text: str) -> Decimal:
     if len(text) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(text)} characters")
-    return Decimal(text)
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond what decimals have
+        raise ValueError(f"{text} is no number") from None
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} characters")
+    return int(text)
 
 
 def _needed(value: Mapping[str, Any], name: str) -> Any:
@@ -202,7 +217,10 @@ def _card_features(found: Any) -> tuple[float, ...] | None:
     is_list = isinstance(found, list) and len(found) == CARD_FEATURES
     if not is_list or any(isinstance(x, bool) or not isinstance(x, int | Decimal) for x in found):
         raise Refused("invalid_card_features", "card_features", f"expected {CARD_FEATURES} numbers, found {_shown(found)}")
-    return tuple(float(x) for x in found)
+    features = tuple(float(x) for x in found)
+    if not all(map(math.isfinite, features)):
+        raise Refused("invalid_card_features", "card_features", "expected numbers that a float can hold")
+    return features
 
 
 def _shown(found: Any) -> str:

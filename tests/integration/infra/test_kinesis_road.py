@@ -113,7 +113,7 @@ def test_bad_records_stand_in_quarantine_whole_large_ones_in_s3(log: OwnLog) -> 
     entries = open_entries(decoded(codec, records))
     found = {(key[0], key[1], entry.reason) for key, entry in entries.items()}
     stream = f"kinesis:{log.composition.settings.kinesis.stream}"
-    assert found == {(INGESTION, stream, "not_json"), (INGESTION, stream, "unknown_version")} and len(entries) == len(BAD)
+    assert found == {(INGESTION, stream, reason) for reason in ("not_json", "unknown_version", "too_large")} and len(entries) == len(BAD)
     payloads = [
         entry.record.value if entry.stored is None else log.composition.payloads.get(entry.stored.uri) for entry in entries.values()
     ]
@@ -123,7 +123,7 @@ def test_bad_records_stand_in_quarantine_whole_large_ones_in_s3(log: OwnLog) -> 
 def test_dead_letters_are_read_by_the_command_without_what_they_carry(log: OwnLog) -> None:
     names = log.composition.settings.kinesis
     found = letters(log.composition.clients, names.dead_letters, take=False)
-    assert {letter["reason"] for letter in found} <= {"not_json", "unknown_version"}
+    assert {letter["reason"] for letter in found} <= {"not_json", "unknown_version", "too_large"}
     assert not letters(log.composition.clients, names.failures, take=False)
 
 

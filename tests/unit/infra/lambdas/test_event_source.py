@@ -25,10 +25,10 @@ class Kept:
         self.letters: list[Mapping[str, Any]] = []
 
     def load(self, stream: str, shard: str) -> str | None:
-        return self.positions.get(shard)
+        return self.positions.get(f"{stream}/{shard}")
 
     def save(self, stream: str, shard: str, sequence_number: str) -> None:
-        self.positions[shard] = sequence_number
+        self.positions[f"{stream}/{shard}"] = sequence_number
 
     def send(self, letters: Sequence[Mapping[str, Any]]) -> None:
         self.letters += letters
@@ -190,11 +190,13 @@ class SplitStream:
     """A stream whose shard was split, as AWS describes it: the parent ends, new records go to the children alone (moto's go on in it)."""
 
     def __init__(self) -> None:
+        self.made_at = datetime(2026, 1, 1, tzinfo=UTC)
         self.meta = type("Meta", (), {"region_name": "us-east-1"})
         self.shards = {"shardId-000000000000": list("abcd"), "shardId-000000000001": list("eg"), "shardId-000000000002": list("fh")}
 
     def describe_stream_summary(self, StreamName: str) -> Any:
-        return {"StreamDescriptionSummary": {"StreamARN": f"arn:aws:kinesis:us-east-1:1:stream/{StreamName}"}}
+        summary = {"StreamARN": f"arn:aws:kinesis:us-east-1:1:stream/{StreamName}", "StreamCreationTimestamp": self.made_at}
+        return {"StreamDescriptionSummary": summary}
 
     def list_shards(self, StreamName: str | None = None, NextToken: str | None = None) -> Any:
         # A page each, the children first: what a reader may do follows from the parents alone.
@@ -226,8 +228,12 @@ def test_a_split_shard_is_read_to_its_end_before_its_children(kept: Kept) -> Non
     for _ in range(6):
         mapping.poll()
     assert function.done[:4] == list("abcd") and sorted(function.done) == list("abcdefgh")
-    assert kept.positions["shardId-000000000000"] == END
+    assert kept.positions["s@1767225600/shardId-000000000000"] == END
     assert source(stream, Recorder(), kept).poll() == 0, "a finished shard stays finished"
+    stream.made_at = datetime(2026, 1, 2, tzinfo=UTC)
+    anew = Recorder()
+    drained(source(stream, anew, kept))
+    assert sorted(anew.done) == list("abcdefgh"), "a stream that was made again is another one"
 
 
 def test_after_a_split_on_the_double_nothing_is_lost(kinesis: Any, kept: Kept) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -106,6 +106,32 @@ def test_the_same_bytes_twice_are_sent_once_within_a_batch_and_later(world: Worl
     assert ingestion.handle([record(1), record(2)]).duplicates == 1
     assert world.commands == ["bank:1:0", "bank:2:0"]
     assert world.landed == ["1", "9", "2"]
+
+
+def test_the_same_bad_bytes_count_each_time_and_may_be_good_the_next(world: World) -> None:
+    ingestion = world.ingestion()
+    report = ingestion.handle([record(n, b"{}") for n in range(5)])
+    assert report.refused == {"unknown_version": 5} and len(world.letters) == 5
+    assert ingestion.handle([record(0, b"{}")]).duplicates == 1, "but one place is told of once"
+    early = transaction(9).replace(b"2026-11-28T11:00:00Z", b"2026-11-30T11:00:00Z")  # two days ahead of its arrival
+    assert ingestion.handle([record(6, early)]).refused == {"invalid_occurred_at": 1}
+    later = KinesisRecord("s", "shardId-000000000003", "7", "k", record(0).arrived_at + timedelta(days=2), early)
+    assert ingestion.handle([later]).sent == 1
+
+
+def test_an_error_that_nobody_thought_of_refuses_its_record_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from infra.lambdas import kinesis_ingestion as module
+
+    real = module.transaction_from_json
+
+    def fails(data: bytes, *rest: Any) -> Any:
+        if data == transaction(1):
+            raise OverflowError("int too large")
+        return real(data, *rest)
+
+    monkeypatch.setattr(module, "transaction_from_json", fails)
+    report = world.ingestion().handle([record(0), record(1), record(2)])
+    assert report.refused == {"not_encodable": 1} and world.commands == ["bank:0:0", "bank:2:0"]
 
 
 def test_what_kafka_does_not_take_comes_again_from_the_first_of_them(world: World) -> None:

@@ -106,6 +106,12 @@ def test_a_zip_that_lambda_would_not_take_is_refused(tmp_path: Path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("version", "is_fit"), [((3, 11, 7), False), ((3, 12, 0), True), ((3, 13, 1), True)])
+def test_a_python_whose_image_is_too_old_is_named(version: tuple[int, ...], is_fit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package.sys, "version_info", version)
+    assert (package.unfit() is None) == is_fit
+
+
 def test_an_unpacked_zip_is_made_once_for_its_content(tmp_path: Path) -> None:
     function = Function("small", "infra.lambdas.transaction_json", (), 1.0, 128, "")
     zip_ = package.build(function, tmp_path)

@@ -52,6 +52,11 @@ def test_a_json_number_keeps_every_digit() -> None:
     assert read(text).amount == Decimal("12345678901234567890.123456789012345678")
 
 
+def test_a_feature_that_no_float_holds_is_refused() -> None:
+    text = json.dumps({**WHOLE, "card_features": [0.5] * 28}).replace("0.5", "1e400", 1).encode()
+    assert refusal(text) == "invalid_card_features"
+
+
 def test_milliseconds_are_a_time_too() -> None:
     assert read({**WHOLE, "occurred_at": 1_795_860_000_000}).occurred_at == datetime(2026, 11, 28, 10, 0, tzinfo=UTC)
 
@@ -69,6 +74,10 @@ def test_milliseconds_are_a_time_too() -> None:
         (b'{"version": NaN}', "not_json"),
         (b'{"version": ' + b"9" * 5000 + b"}", "not_json"),
         (b'{"version": 1, "tx_id": "\\ud800"}', "not_json"),
+        (b'{"version": 1e1000000000000000000}', "not_json"),
+        (b'{"version": 1, "x": 1e-9999999999999999999}', "not_json"),
+        (b'{"version": 1, "card_features": [' + b"7" * 400 + b"]}", "not_json"),
+        (b" " * (256 << 10) + b"{}", "too_large"),
         (b"{}", "unknown_version"),
         (b'{"version": 2}', "unknown_version"),
         (b'{"version": true}', "unknown_version"),
@@ -105,6 +114,10 @@ def test_what_is_no_record_is_refused(data: bytes, reason: str) -> None:
         ({"payment": {"country": 7}}, "invalid_payment.country"),
         ({"payment": {"country": "x" * 2000}}, "invalid_payment.country"),
         ({"card_features": [1, 2]}, "invalid_card_features"),
+        ({"card_features": [10**59] * 27 + [True]}, "invalid_card_features"),
+        ({"status": ""}, "invalid_status"),
+        ({"status": 0}, "invalid_status"),
+        ({"status": []}, "invalid_status"),
     ],
 )
 def test_a_field_that_is_wrong_is_named(change: dict[str, Any], reason: str) -> None:
