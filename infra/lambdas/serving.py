@@ -33,10 +33,11 @@ _log = structlog.get_logger(__name__)
 
 @contextmanager
 def hosted(function: Function, settings: Settings) -> Iterator[FunctionHost]:
-    """A warm-to-be environment of a function, its zip built anew; its output goes to a file beside it."""
+    """A warm-to-be environment of a function, its zip built anew; its output goes to `log_file`."""
     folder = settings.stack_dir / FOLDER
     code = package.unpacked(package.build(function, folder), folder)
     runtime = package.runtime(folder)
+    log_file(settings, function).parent.mkdir(parents=True, exist_ok=True)
     secrets = folder / f"{function.name}.secrets.json"
     write_private(secrets, json.dumps(_revealed({name: getattr(settings, name) for name in _GROUPS})))
     region = {**aws_variables(), "AWS_REGION": settings.aws.region, "AWS_DEFAULT_REGION": settings.aws.region}
@@ -51,8 +52,8 @@ def hosted(function: Function, settings: Settings) -> Iterator[FunctionHost]:
 
 
 def log_file(settings: Settings, function: Function) -> Path:
-    """Where a function's own output goes."""
-    return settings.stack_dir / FOLDER / f"{function.name}.log"
+    """Where a function's own output goes: beside the workers' logs, which the supervisor keeps from growing without end."""
+    return settings.stack_dir / "logs" / f"{function.name}-function.log"
 
 
 def serve(
