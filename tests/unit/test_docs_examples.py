@@ -10,7 +10,7 @@ import pytest
 from graph.investigation import INVESTIGATIONS
 from infra.cli import exits
 from infra.composition import WORKERS
-from infra.settings import SECRETS_FILE_VARIABLE, Settings
+from infra.settings import SECRETS_ARN_VARIABLE, SECRETS_FILE_VARIABLE, Settings
 from infra.sources.mapping import TransactionMapping, parse_mapping
 from infra.sources.shipped import shipped_mappings
 from ml import inference
@@ -57,11 +57,12 @@ def test_every_variable_given_to_make_exists(page: Path) -> None:
 
 @each_page
 def test_every_setting_that_is_named_exists(page: Path) -> None:
-    known = {SECRETS_FILE_VARIABLE}
+    known = {SECRETS_ARN_VARIABLE, SECRETS_FILE_VARIABLE, SECRETS_ARN_VARIABLE}
     for name, field in Settings.model_fields.items():
         inner = getattr(field.annotation, "model_fields", None)
         known |= {f"TIDEMARK_{name}__{part}".upper() for part in inner} if inner else {f"TIDEMARK_{name}".upper()}
-    named = set(re.findall(r"\bTIDEMARK_[A-Z0-9_]*[A-Z0-9]", text(page)))
+        known |= {f"TIDEMARK_{name}__…".upper()} if inner else set()  # all of a group
+    named = set(re.findall(r"\bTIDEMARK_[A-Z0-9_]*(?:[A-Z0-9]|__…)", text(page)))
     assert named <= known
 
 
