@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.lambdas.batches import batches
 from infra.lambdas.kinesis_ingestion import KinesisRecord
 from projections.errors import StoreUnavailable
 
@@ -27,7 +28,7 @@ class FirehoseLanding:
     def put(self, records: Sequence[KinesisRecord]) -> None:
         """See `kinesis_ingestion.Landing`. A record beyond Firehose's limit is none that is accepted: quarantine has it whole."""
         lines = [line for line in map(_line, records) if len(line) <= _FIREHOSE_RECORD_BYTES]
-        for part in _parts(lines, _FIREHOSE_RECORDS, _FIREHOSE_BYTES):
+        for part in batches(lines, _FIREHOSE_RECORDS, _FIREHOSE_BYTES, len):
             self._put(part)
 
     def _put(self, lines: list[bytes]) -> None:
@@ -67,7 +68,7 @@ class SqsDeadLetters:
     def send(self, letters: Sequence[Mapping[str, Any]]) -> None:
         """See `kinesis_ingestion.DeadLetters`."""
         bodies = [json.dumps(letter) for letter in letters]
-        for part in _parts(bodies, _SQS_MESSAGES, _SQS_BYTES):
+        for part in batches(bodies, _SQS_MESSAGES, _SQS_BYTES, len):
             entries = [{"Id": str(at), "MessageBody": body} for at, body in enumerate(part)]
             try:
                 answer = self._sqs.send_message_batch(QueueUrl=self._url, Entries=entries)
@@ -87,17 +88,3 @@ def _line(record: KinesisRecord) -> bytes:
     except UnicodeDecodeError:
         said["data_base64"] = base64.b64encode(record.data).decode()
     return json.dumps(said).encode() + b"\n"
-
-
-def _parts(items: Sequence[Any], most: int, most_bytes: int) -> Iterator[list[Any]]:
-    """Runs of at most so many items and so many bytes (an item alone may have more)."""
-    part: list[Any] = []
-    size = 0
-    for item in items:
-        if part and (len(part) == most or size + len(item) > most_bytes):
-            yield part
-            part, size = [], 0
-        part.append(item)
-        size += len(item)
-    if part:
-        yield part

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.lambdas.batches import batches
 from infra.lambdas.runtime import FunctionError
 from projections.errors import StoreUnavailable
 
@@ -172,7 +173,7 @@ class KinesisEventSource:
             shard.iterator = None
             return 0
         items = [_item(record, self._arn, shard.shard_id, self._kinesis.meta.region_name) for record in answer["Records"]]
-        is_whole = all(self._deliver(shard, part) for part in _batches(items))
+        is_whole = all(self._deliver(shard, part) for part in batches(items, len(items), _BATCH_BYTES, lambda item: len(json.dumps(item))))
         if not is_whole:  # stopped in the midst: what is left is read again from the checkpoint
             shard.iterator = None
             return len(items)
@@ -294,20 +295,6 @@ def _item(record: Mapping[str, Any], arn: str, shard: str, region: str) -> dict[
         "eventSource": "aws:kinesis", "eventVersion": "1.0", "eventID": f"{shard}:{record['SequenceNumber']}",
         "eventName": "aws:kinesis:record", "awsRegion": region, "eventSourceARN": arn,
     }  # fmt: skip
-
-
-def _batches(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The records in runs that fit into one event each."""
-    found: list[list[dict[str, Any]]] = []
-    size = 0
-    for item in items:
-        length = len(json.dumps(item))
-        if not found or size + length > _BATCH_BYTES:
-            found.append([])
-            size = 0
-        found[-1].append(item)
-        size += length
-    return found
 
 
 def _left(items: list[dict[str, Any]], answer: Any) -> list[dict[str, Any]]:

@@ -20,7 +20,6 @@ class Function:
     requirements: tuple[str, ...]
     timeout_s: float
     memory_mb: int
-    doc: str
 
     @property
     def handler(self) -> str:
@@ -31,7 +30,6 @@ class Function:
 FUNCTIONS = {
     INGESTION: Function(
         INGESTION, "infra.lambdas.kinesis_app", ("confluent-kafka[schemaregistry]", "fastavro", "pydantic-settings"), 60.0, 512,
-        "Kinesis records to commands: checked, landed raw by Firehose, refused ones to quarantine and SQS.",
     ),
 }  # fmt: skip
 RUNTIME = ("awslambdaric", "boto3")

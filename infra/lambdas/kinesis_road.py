@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.errors import InvalidValue
 from infra.clients import Clients
+from infra.lambdas.batches import batches
 from infra.lambdas.kinesis_ingestion import INGESTION
 from infra.settings import KinesisSettings
 from infra.stack import Stack
@@ -131,7 +132,7 @@ class KinesisWriter:
             StoreUnavailable: the stream refuses, or has no room for long.
         """
         count = 0
-        for part in _parts(items):
+        for part in batches(items, _PUT_RECORDS, _PUT_BYTES, _size):
             self._put([{"PartitionKey": key, "Data": data} for key, data in part])
             count += len(part)
         return count
@@ -208,17 +209,8 @@ def _waiting(sqs: Any, queue: str) -> int:
     return int(found["Attributes"]["ApproximateNumberOfMessages"])
 
 
-def _parts(items: Iterable[tuple[str, bytes]]) -> Iterator[Sequence[tuple[str, bytes]]]:
-    part: list[tuple[str, bytes]] = []
-    size = 0
-    for key, data in items:
-        if not key or len(key) > 256:
-            raise InvalidValue("partition_key", f"expected 1 to 256 characters, found {len(key)}")
-        length = len(key) + len(data)
-        if part and (len(part) == _PUT_RECORDS or size + length > _PUT_BYTES):
-            yield part
-            part, size = [], 0
-        part.append((key, data))
-        size += length
-    if part:
-        yield part
+def _size(item: tuple[str, bytes]) -> int:
+    key, data = item
+    if not 0 < len(key) <= 256:
+        raise InvalidValue("partition_key", f"expected 1 to 256 characters, found {len(key)}")
+    return len(key.encode()) + len(data)

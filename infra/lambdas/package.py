@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,8 @@ def build(function: Function, out: Path) -> Path:
         raise PackageTooLarge(f"{function.name}: {size >> 20} MiB unzipped, Lambda takes {_UNZIPPED_MOST >> 20}")
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{function.name}.zip"
-    partial = target.with_suffix(".zip.part")
+    # Of this process alone: a worker and `tidemark lambda invoke` may build at once.
+    partial = target.with_suffix(f".zip.{os.getpid()}.part")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as package:
         for name, path in files.items():
             entry = zipfile.ZipInfo(name, _TIME)
@@ -77,11 +79,10 @@ def unpacked(package: Path, folder: Path) -> Path:
     digest = hashlib.sha256(package.read_bytes()).hexdigest()[:16]
     target = folder / f"{package.stem}-{digest}"
     if not target.is_dir():
-        partial = folder / f".{target.name}.part"
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = _partial(target)
         with zipfile.ZipFile(package) as content:
             content.extractall(partial)
-        partial.replace(target)
+        _settle(partial, target)
     return target
 
 
@@ -91,14 +92,29 @@ def runtime(folder: Path) -> Path:
     digest = hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()[:16]
     target = folder / f"runtime-{digest}"
     if not target.is_dir():
-        partial = folder / f".{target.name}.part"
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = _partial(target)
         for name, path in files.items():
             place = partial / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
-        partial.replace(target)
+        _settle(partial, target)
     return target
+
+
+def _partial(target: Path) -> Path:
+    found = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shutil.rmtree(found, ignore_errors=True)
+    return found
+
+
+def _settle(partial: Path, target: Path) -> None:
+    """Give a finished folder its name; where another process was first, its content is the same."""
+    try:
+        partial.replace(target)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not target.is_dir():
+            raise
 
 
 def _our_files(module: str) -> Iterator[tuple[str, Path]]:

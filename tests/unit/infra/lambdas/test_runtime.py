@@ -113,9 +113,10 @@ def test_a_python_whose_image_is_too_old_is_named(version: tuple[int, ...], is_f
 
 
 def test_an_unpacked_zip_is_made_once_for_its_content(tmp_path: Path) -> None:
-    function = Function("small", "infra.lambdas.transaction_json", (), 1.0, 128, "")
+    function = Function("small", "infra.lambdas.transaction_json", (), 1.0, 128)
     zip_ = package.build(function, tmp_path)
     folder = package.unpacked(zip_, tmp_path)
+    assert [item.name for item in tmp_path.iterdir() if item.name.endswith(".part")] == []
     marker = folder / "marker"
     marker.touch()
     assert package.unpacked(zip_, tmp_path) == folder and marker.exists()
