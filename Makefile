@@ -22,7 +22,7 @@ ARGS ?=
 # Where an environment forbids Python to keep what it has parsed, each start of a worker would parse every library anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check bench crash-test up down clean distclean
+.PHONY: help setup demo test check bench bench-spark crash-test up down clean distclean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
@@ -34,7 +34,7 @@ demo: setup ## run the main job and leave the system running: DATA= LABELS= MAPP
 	@$(TIDEMARK) demo $(demo_options)
 
 test: setup ## run every test, on servers of its own: ARGS="..." goes to pytest
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(if $(ARGS),$(VENV)/bin/python -m pytest $(ARGS),tests/run.sh $(VENV)/bin/python)
 
 check: setup ## style, format, types and the direction of imports
 	@$(VENV)/bin/ruff check .
@@ -47,6 +47,9 @@ bench: setup ## measure the figures of the README (up to 30 minutes)
 
 bench-full: setup ## what an event costs up to EVENTS=10000000 of history, rebuilds, restarts (20 minutes and 40 GB of disk)
 	@$(TIDEMARK) bench --history --events $(or $(EVENTS),10000000)
+
+bench-spark: setup ## the engine beside Spark on EVENTS=1000000, same topic and cores; installs Spark itself (15 minutes)
+	@$(TIDEMARK) bench --spark --events $(or $(EVENTS),1000000)
 
 crash-test: setup ## kill workers at every step, servers and network under load, then verify: KILLS= SEED=
 	@$(VENV)/bin/python -m tests.e2e.crash_matrix --kills $(or $(KILLS),150) $(if $(SEED),--seed $(SEED))

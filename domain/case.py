@@ -109,9 +109,12 @@ def _raise_alert(case: Case | None, command: RaiseAlert) -> list[CaseEvent]:
     values.wallet_id(command.wallet_id)
     if not 0.0 <= command.score <= 1.0:
         raise InvalidValue("score", f"expected a number in [0, 1], found {command.score}")
-    if command.reason not in (AlertReason.SCORE, AlertReason.FROZEN_WALLET_MOVED):
+    if command.reason not in (AlertReason.SCORE, AlertReason.FROZEN_WALLET_MOVED, AlertReason.RULE):
         raise InvalidValue("reason", f"expected a known reason, found {command.reason[:40]!r}")
     reason = AlertReason(command.reason)
+    if (reason is AlertReason.RULE) != bool(command.rules and command.policy):
+        raise InvalidValue("rules", "expected the rules that spoke and their policy where the reason is rule, and nowhere else")
+    by_rule = [values.text(name, value) if value else None for name, value in (("rules", command.rules), ("policy", command.policy))]
     allocated = case_id(command.wallet_id, reason, values.identifier("tx_id", command.tx_id))
     if case is None or (case.status is CaseStatus.CLOSED and case.case_id != allocated):
         return [
@@ -126,9 +129,10 @@ def _raise_alert(case: Case | None, command: RaiseAlert) -> list[CaseEvent]:
                 values.text("explanation", command.explanation),
                 values.text("model_version", command.model_version),
                 command.known_at,
+                *by_rule,
             )
         ]
     # The same request again, after its answer was lost; the case may even be closed by now.
     if case.last_tx_id == command.tx_id or case.status is CaseStatus.CLOSED:
         return []
-    return [AlertExtended(case.case_id, case.wallet_id, command.score, command.tx_id, command.tx_seq, command.known_at)]
+    return [AlertExtended(case.case_id, case.wallet_id, command.score, command.tx_id, command.tx_seq, command.known_at, *by_rule)]

@@ -75,6 +75,8 @@ class RaiseAlert:
     explanation: str
     model_version: str
     known_at: datetime
+    rules: str | None = None
+    policy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

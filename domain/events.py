@@ -46,6 +46,7 @@ class AlertReason(StrEnum):
     UNKNOWN = "unknown"
     SCORE = "score"
     FROZEN_WALLET_MOVED = "frozen_wallet_moved"
+    RULE = "rule"
 
 
 class Verdict(StrEnum):
@@ -252,6 +253,8 @@ class AlertRaised:
     explanation: str
     model_version: str
     known_at: datetime
+    rules: str | None = None
+    policy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +267,8 @@ class AlertExtended:
     tx_id: str
     tx_seq: int
     known_at: datetime
+    rules: str | None = None
+    policy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

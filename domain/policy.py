@@ -10,11 +10,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from domain.errors import TidemarkError
 from domain.events import TransactionKind, TransactionStatus
+from domain.values import EPOCH
 
 TEXT_FIELDS = (
     "network", "kind", "status", "source_wallet_id", "target_wallet_id", "asset", "payment.merchant_category", "payment.location",
@@ -25,6 +27,7 @@ SIDES = ("source_wallet_id", "target_wallet_id")
 MOST_RULES = 200
 MOST_WITHIN_S = 31 * 86_400
 MOST_COUNT = 10_000
+QUIET_S = 3_600
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _UNWRITABLE = re.compile(r"[\ud800-\udfff]")
@@ -42,6 +45,10 @@ class PolicyError(TidemarkError):
     def __init__(self, mistakes: Sequence[str]) -> None:
         super().__init__("; ".join(mistakes))
         self.mistakes = tuple(mistakes)
+
+
+class PolicyReplaced(TidemarkError):
+    """Another policy holds now. Not a fault: whoever keeps the worker starts it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,7 @@ class Rule:
         new: a field whose value this `per` never had before.
         changed: a field whose value is another than the last one in that time.
         after: so many transactions of this `per` must have come before.
+        quiet_s: seconds for which the rule says nothing more of a wallet that it has spoken of; 0 says it each time.
     """
 
     name: str
@@ -96,6 +104,7 @@ class Rule:
     new: str | None = None
     changed: str | None = None
     after: int = 0
+    quiet_s: int = QUIET_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,17 @@ DEFAULT = Policy("default", 1, AlertPolicy(), ())
 """What holds where the log has no policy."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeldPolicy:
+    """A policy and since when it holds; what came before, its rules know and do not speak of."""
+
+    policy: Policy
+    since: datetime
+
+
+NO_POLICY = HeldPolicy(DEFAULT, EPOCH)
+
+
 def parse_policy(value: Any) -> Policy:
     """A policy from plain values, as a YAML or JSON file gives them.
 
@@ -169,10 +189,8 @@ def parse_policy(value: Any) -> Policy:
 
 def _rule(reader: _Reader, at: str, value: Any) -> Rule:
     names = {field.name for field in fields(Rule)}
-    item = reader.group(at, value, names | {"within"})
-    if "within" in item and "within_s" in item:
-        reader.mistakes.append(f"{at}.within: expected it or within_s, found both")
-    within = item.get("within_s") if "within_s" in item else reader.duration(f"{at}.within", item.get("within"))
+    item = reader.group(at, value, names | {"within", "quiet"})
+    within, quiet = (_seconds(reader, at, item, name) for name in ("within", "quiet"))
     rule = Rule(
         name=reader.name(f"{at}.name", item.get("name")),
         says=reader.text(f"{at}.says", item.get("says")),
@@ -193,9 +211,17 @@ def _rule(reader: _Reader, at: str, value: Any) -> Rule:
         new=reader.field(f"{at}.new", item.get("new"), TEXT_FIELDS),
         changed=reader.field(f"{at}.changed", item.get("changed"), TEXT_FIELDS),
         after=reader.whole(f"{at}.after", item.get("after", 0), 0, MOST_COUNT) or 0,
+        quiet_s=QUIET_S if quiet is None else reader.needed(f"{at}.quiet", quiet, 0, MOST_WITHIN_S),
     )
     reader.mistakes += [f"{at}.{problem}" for problem in _contradictions(rule)]
     return rule
+
+
+def _seconds(reader: _Reader, at: str, item: Mapping[str, Any], name: str) -> Any:
+    """A time that a person writes as `10m` under its name, and the log as seconds under that with `_s`."""
+    if name in item and f"{name}_s" in item:
+        reader.mistakes.append(f"{at}.{name}: expected it or {name}_s, found both")
+    return item.get(f"{name}_s") if f"{name}_s" in item else reader.duration(f"{at}.{name}", item.get(name))
 
 
 def _contradictions(rule: Rule) -> list[str]:

@@ -7,7 +7,7 @@ of the latest before it of the same `per`, so that it changes nothing that was s
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Any
@@ -17,7 +17,7 @@ from domain.policy import Policy, Rule
 MOST_KEPT = 10_000
 """Of one `per` and rule, transactions remembered within the rule's time, and values remembered for `new`."""
 MOST_KEYS = 200_000
-"""Of one rule, values of `per` remembered; the one that was quiet for longest is forgotten first."""
+"""Of one rule, values of `per` remembered, and wallets that it spoke of; the one of longest ago is forgotten first."""
 _SUMS = Context(prec=60)  # 10,000 amounts of 38 digits, to the last of them
 
 _Test = Callable[[Mapping[str, Any]], bool]
@@ -61,7 +61,20 @@ class RuleEngine:
         Args:
             transaction: `TEXT_FIELDS` by name as text or none, `amount` as `Decimal`, and `occurred_us` in microseconds since 1970.
         """
-        return [hit for rule in self._rules if (hit := rule.judge(transaction)) is not None]
+        return [hit for rule in self._rules if (hit := rule.judge(transaction, speaks=True)) is not None]
+
+    def observe(self, transaction: Mapping[str, Any]) -> None:
+        """Let the rules know of a transaction that nobody is told of: it counts, and quiets no rule."""
+        for rule in self._rules:
+            rule.judge(transaction, speaks=False)
+
+
+def by_wallet(hits: Iterable[Hit]) -> dict[str, list[Hit]]:
+    """What was said of each wallet, in the order of the policy."""
+    found: dict[str, list[Hit]] = {}
+    for hit in hits:
+        found.setdefault(hit.wallet_id, []).append(hit)
+    return found
 
 
 class _Rule:
@@ -75,8 +88,9 @@ class _Rule:
         counted = (rule.count_at_least, rule.share_of, rule.distinct, rule.sum_at_least)
         self._is_counting = bool(self._within_us) and any(item is not None for item in counted)
         self._before: OrderedDict[str, _Before] = OrderedDict()
+        self._spoke: dict[str, int] = {}  # when it last spoke of a wallet, the one of longest ago first
 
-    def judge(self, transaction: Mapping[str, Any]) -> Hit | None:
+    def judge(self, transaction: Mapping[str, Any], *, speaks: bool) -> Hit | None:
         rule = self._rule
         if not self._concerns(transaction):
             return None
@@ -85,7 +99,7 @@ class _Rule:
             rule.amount_at_most is None or amount <= rule.amount_at_most
         )
         if rule.per is None:
-            return self._hit(transaction, 1) if is_within_amount else None
+            return self._hit(transaction, 1) if is_within_amount and speaks else None
         per = transaction[rule.per]
         # Bounds of the amount say which transactions are meant, so others are not counted; but what was seen once is no longer new.
         if per is None or not (is_within_amount or rule.new is not None):
@@ -96,13 +110,26 @@ class _Rule:
             if rule.new is not None:
                 _is_new(before, transaction[rule.new])
             return None
-        if not self._counts(before, transaction, amount):
+        if not self._counts(before, transaction, amount) or not speaks:
             return None
         return self._hit(transaction, len(before.within) if before.within is not None else 1)
 
     def _hit(self, transaction: Mapping[str, Any], count: int) -> Hit | None:
         wallet_id = transaction[self._rule.accuses]
-        return Hit(self._rule.name, wallet_id, _filled(self._rule.says, transaction, count)) if wallet_id is not None else None
+        if wallet_id is None or (self._rule.quiet_s and self._is_quiet(wallet_id, transaction["occurred_us"])):
+            return None
+        return Hit(self._rule.name, wallet_id, _filled(self._rule.says, transaction, count))
+
+    def _is_quiet(self, wallet_id: str, at: int) -> bool:
+        """Whether the rule spoke of the wallet a short while before; else it is taken to speak now."""
+        spoke = self._spoke.get(wallet_id)
+        if spoke is not None and abs(at - spoke) < self._rule.quiet_s * 1_000_000:
+            return True
+        self._spoke.pop(wallet_id, None)
+        self._spoke[wallet_id] = at
+        if len(self._spoke) > MOST_KEYS:
+            del self._spoke[next(iter(self._spoke))]
+        return False
 
     def _of(self, per: str) -> _Before:
         found = self._before.pop(per, None)

@@ -94,19 +94,19 @@ def amount(field: str, value: Decimal) -> Decimal:
     return exact
 
 
-def occurred_at(value: datetime, not_after: datetime | None = None) -> datetime:
+def occurred_at(value: datetime, not_after: datetime | None = None, field: str = "occurred_at") -> datetime:
     """An event time in UTC: from 1970 on, and not more than a day after `not_after` (when it arrived).
 
     Raises:
         InvalidValue: naive, before the epoch, or from the future.
     """
     if value.tzinfo is None:
-        raise InvalidValue("occurred_at", "expected a time with its zone, found one without")
+        raise InvalidValue(field, "expected a time with its zone, found one without")
     if value < EPOCH:
-        raise InvalidValue("occurred_at", f"expected 1970 or later, found {value.isoformat()}")
+        raise InvalidValue(field, f"expected 1970 or later, found {value.isoformat()}")
     if not_after is not None and value > not_after + MAX_AHEAD:
-        raise InvalidValue("occurred_at", f"expected a time not after its arrival, found {value.isoformat()}")
+        raise InvalidValue(field, f"expected a time not after its arrival, found {value.isoformat()}")
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise InvalidValue("occurred_at", f"expected a time within the calendar, found {value.isoformat()}") from None
+        raise InvalidValue(field, f"expected a time within the calendar, found {value.isoformat()}") from None

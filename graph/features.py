@@ -378,7 +378,7 @@ _N_WRITTEN: Final = len(WRITTEN)
 _KEPT: Final = np.array(KEPT_COLUMNS, np.int64)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _observe(
     arrays: Arrays,
     source: NDArray[np.int64],

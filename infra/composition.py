@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domain.errors import InvalidValue
-from domain.policy import DEFAULT, Policy
 from infra.clients import Clients
 from infra.history_source import HistorySource, LiftedSource
 from infra.instances import STANDING_BY, process_name
@@ -21,6 +20,7 @@ from infra.leadership import Leadership
 from infra.log_view import LogView
 from infra.partitions import PartitionBook
 from infra.payloads import QuarantineWriter, QuarantiningTransactions, S3Payloads
+from infra.policy_watch import PolicyWatch
 from infra.read_models import BUILT_IN, read_model
 from infra.settings import Settings
 from projections.archive_reading import ArchiveReader
@@ -367,12 +367,23 @@ class Composition:
 
         if self.log.deployed() is None:
             raise NotReady(NO_MODEL)
-        text = self.log.policy()
-        policy = Policy.from_json(text) if text is not None else DEFAULT
-        alerting = Alerting(self.clients.catalog, policy.alerts, self.log.first_scored_seq())
+        watch = PolicyWatch(self.log)
+        alerting = Alerting(self.clients.catalog, watch.held.policy.alerts, self.log.first_scored_seq(), watch.is_replaced)
         log = self._transactions(alerting)
         alerting.restore(self.log.read, log.load_position())
         return self._ordered(alerting, log, FlushPolicy(2_000, 0.0, gathers=True))
+
+    def _rules(self) -> Worker:
+        from infra.rule_alerts import RuleAlerts
+
+        watch = PolicyWatch(self.log)
+        rules = RuleAlerts(self.clients.catalog, watch.held, watch.is_replaced)
+        # Fence the older process first: what it committed until then is where this one goes on.
+        log = self._transactions(rules)
+        position = rules.restore(self.log.read, log.load_position(), lambda: self.clients.admin.ends(rules.topics))
+        if not log.load_position() and position:
+            log.commit((), (), position)  # alerts are for what comes from now on
+        return self._ordered(rules, log, FlushPolicy(5_000, 0.0, gathers=True))
 
     def _notifier(self) -> Worker:
         notifier = self.reactor("notifier")
@@ -394,6 +405,19 @@ class Composition:
         except self.clients.s3.exceptions.NoSuchKey:
             raise NotReady(f"the model package {uri} is gone; run `tidemark train`") from None
         return body
+
+    def trained_package(self, model_version: str) -> tuple[bytes, str]:
+        """A trained model's package and its hash, by what the log says of it.
+
+        Raises:
+            NotReady: no such model was trained, or its package is gone.
+        """
+        trained = self.log.trained()
+        if model_version not in trained:
+            known = f"trained are {', '.join(sorted(trained))}" if trained else "none was trained yet: `tidemark train`"
+            raise NotReady(f"no model {model_version} was trained; {known}")
+        uri, sha256 = trained[model_version]
+        return self.package(uri), sha256
 
     def _transactions(self, transformer: Transformer | type[Transformer]) -> KafkaTransactions:
         name = f"tidemark-{transformer.name}"
@@ -421,5 +445,6 @@ WORKERS: dict[str, Callable[[Composition], Worker]] = {
     "graph": Composition._graph,
     "scorer": Composition._scorer,
     "alerts": Composition._alerts,
+    "rules": Composition._rules,
     "notifier": Composition._notifier,
 }

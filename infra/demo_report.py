@@ -6,11 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from domain.errors import TidemarkError
 from domain.policy import DEFAULT
 from graph.browser import browser_link, guide_link, render_guide
 from graph.browser.guide import GuideAlert
+from infra.composition import NotReady
+from infra.dashboards import gather, write
+from infra.dashboards.browser import show
 from infra.judging import scores
 from infra.report import Report, save
 from infra.report.model import (
@@ -39,16 +44,30 @@ SHOWN_ALERTS = 200  # in the report; the command line lists all
 
 
 def make_report(demo: Demo) -> Report:
-    """Gather, save and print the report of a demo whose steps are done."""
-    report = _gathered(demo)
+    """Gather, save and print the report of a demo whose steps are done, and the dashboard beside it, which a desktop shows."""
     folder = demo.stack.state.folder / "report"
+    dashboard = _dashboard(demo, folder / "dashboard.html")
+    report = _gathered(demo, dashboard)
     page = save(report, folder)
     print_report(report, demo.console)
     demo.console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    if dashboard is not None:
+        demo.console.print(f"Dashboard: {dashboard}", highlight=False, soft_wrap=True)
+        if demo.console.is_terminal:
+            show(dashboard)
     return report
 
 
-def _gathered(demo: Demo) -> Report:
+def _dashboard(demo: Demo, file: Path) -> Path | None:
+    """The page; a demo that is done is not lost where it cannot be made."""
+    try:
+        return write(gather(demo.stack, demo.composition, days=None), file)
+    except (TidemarkError, NotReady, OSError) as error:
+        demo.console.print(f"No dashboard: {error}. `tidemark dashboard` makes one.", style="yellow", highlight=False, markup=False)
+        return None
+
+
+def _gathered(demo: Demo, dashboard: Path | None) -> Report:
     steps, plan = demo.steps, demo.plan
     settings = demo.composition.settings
     label_by_wallet: Mapping[str, str] = {**plan.training, **plan.judged} if plan.labels_are_of == "wallets" else {}
@@ -59,6 +78,8 @@ def _gathered(demo: Demo) -> Report:
     ]
     render_guide(guide_alerts, guides_folder(demo.stack.state))
     links = {"report": str(demo.stack.state.folder / "report" / "report.html")}
+    if dashboard is not None:
+        links["dashboard"] = str(dashboard)
     top = max(alerts, key=lambda alert: alert.score, default=None)
     if top is not None and top.link is not None:
         links["Neo4j Browser on the top alert"] = top.link

@@ -1,7 +1,7 @@
 """Deployment: SageMaker's own calls, then the endpoint's process, then `ModelDeployed`.
 
-Locally the control plane is the AWS double and the container's code runs as a process of the stack; on AWS the same three calls start a
-container with the same code.
+Locally the control plane is the AWS double and the container's code runs as a process of the stack. On AWS itself the endpoint is made by
+infra/aws/scoring.yaml, which knows its role, image and alarms; here it is looked at, and what serves is written down.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.log import NewRecord
 from infra.composition import Composition, NotReady
@@ -48,7 +48,7 @@ def deploy_model(composition: Composition, stack: Stack, model_version: str | No
     """Deploy a trained model, by default the one trained last.
 
     Raises:
-        NotReady: no such model was trained, or the endpoint does not come up.
+        NotReady: no such model was trained, the endpoint does not come up, or on AWS itself it serves another model or none.
         PackageError: the package is not what `ModelTrained` says.
     """
     from ml.packaging import serving_model
@@ -61,8 +61,11 @@ def deploy_model(composition: Composition, stack: Stack, model_version: str | No
     data = composition.package(model["package_uri"])
     serving_model(data, model["package_sha256"])
     name = composition.settings.endpoint.name
-    _control_plane(composition, stack, model, name)
-    url = _serve(stack, data, model, name)
+    if composition.settings.aws.is_itself:
+        url = serving_address(composition, model, name)
+    else:
+        _control_plane(composition, stack, model, name)
+        url = _serve(stack, data, model, name)
     from_seq = composition.log.next_seq(TRANSACTION_EVENTS)
     deployed = {
         "model_version": model["model_version"], "package_sha256": model["package_sha256"], "endpoint": name,
@@ -71,6 +74,24 @@ def deploy_model(composition: Composition, stack: Stack, model_version: str | No
     codec = RecordCodec(composition.clients.catalog)
     composition.producer.append([NewRecord(CONTROL_EVENTS, b"model", codec.encode("ModelDeployed", deployed))])
     return DeployResult(model["model_version"], name, url, from_seq)
+
+
+def serving_address(composition: Composition, model: dict[str, Any], name: str) -> str:
+    """Demand that the endpoint on AWS serves this very package; returns the address that is called for scores."""
+    sagemaker = composition.clients.aws("sagemaker")
+    make = f"make it with infra/aws/scoring.yaml and ModelDataUrl={model['package_uri']}"
+    try:
+        endpoint = sagemaker.describe_endpoint(EndpointName=name)
+        served = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])["ProductionVariants"]
+        models = [sagemaker.describe_model(ModelName=one["ModelName"]) for one in served if "ModelName" in one]
+    except (ClientError, BotoCoreError) as error:
+        raise NotReady(f"the endpoint {name} cannot be looked at ({error}): {make}") from error
+    if endpoint["EndpointStatus"] != "InService":
+        raise NotReady(f"the endpoint {name} is {endpoint['EndpointStatus']}, expected InService: wait, or see its log and {make}")
+    packages = {str(one.get("PrimaryContainer", {}).get("ModelDataUrl", "no package")) for one in models}
+    if packages != {model["package_uri"]}:
+        raise NotReady(f"the endpoint {name} serves {', '.join(sorted(packages)) or 'no model'}, expected {model['package_uri']}: {make}")
+    return str(composition.clients.aws("sagemaker-runtime").meta.endpoint_url)
 
 
 def _control_plane(composition: Composition, stack: Stack, model: dict[str, Any], name: str) -> None:

@@ -188,6 +188,8 @@ def neo4j(composition: Composition) -> str:
 
     settings = composition.settings.neo4j
     if not settings.uri:
+        if composition.settings.kafka.bootstrap:
+            return "not used: no address is set"
         raise Unwell("no address is known", _START)
     _reach(settings.uri.partition("://")[2].partition("/")[0], 7687)
     driver = composition.clients.neo4j

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from domain.commands import DescribeWallet, LabelWallet
 from domain.log import NewRecord, Record
 from infra.composition import Composition
 from infra.pseudonym_key import pseudonym_key
 from infra.read_your_write import token_now
+from infra.sources.descriptions import read_descriptions
 from infra.sources.errors import SourceCutShort, SourceError
 from infra.sources.labels import read_labels
-from infra.sources.mapping import LabelMapping, TransactionMapping
+from infra.sources.mapping import AnyMapping, DescriptionMapping, LabelMapping, PriceMapping
+from infra.sources.prices import read_prices
 from infra.sources.reading import Progress, RejectedRow, read, read_in_time_order
-from infra.sources.shipped import detect, header_of, label_mapping, transaction_mapping
+from infra.sources.shipped import any_mapping, detect, header_of
 from projections.quarantine import QuarantineEntry, as_record
-from schema_registry.contracts import COMMANDS
+from schema_registry.contracts import COMMANDS, PRICE_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 INGESTION = "ingest"
@@ -50,6 +53,8 @@ class IngestResult:
     rows_read: int = 0
     commands: int = 0
     label_commands: int = 0
+    description_commands: int = 0
+    prices: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     cut_short: str | None = None
@@ -60,7 +65,8 @@ class IngestResult:
         rate = round(self.rows_read / self.seconds, 1) if self.seconds else None
         return {
             "ingest_id": self.ingest_id, "source": self.source, "mapping": self.mapping, "rows_read": self.rows_read,
-            "commands": self.commands, "label_commands": self.label_commands, "refused": self.refused,
+            "commands": self.commands, "label_commands": self.label_commands,
+            "description_commands": self.description_commands, "prices": self.prices, "refused": self.refused,
             "seconds": round(self.seconds, 3), "rows_per_s": rate, "cut_short": self.cut_short, "token": self.token,
         }  # fmt: skip
 
@@ -69,7 +75,7 @@ class UnknownFormat(SourceError):
     """No shipped mapping fits the source's columns."""
 
 
-def mapping_for(source: str, mapping: str | None) -> TransactionMapping | LabelMapping:
+def mapping_for(source: str, mapping: str | None) -> AnyMapping:
     """The mapping named, or the shipped one that fits the source's header.
 
     Raises:
@@ -77,7 +83,7 @@ def mapping_for(source: str, mapping: str | None) -> TransactionMapping | LabelM
         SourceError: the mapping or the source cannot be read.
     """
     if mapping is not None:
-        return transaction_mapping(mapping)
+        return any_mapping(mapping)
     if source == "-":
         raise UnknownFormat("a stream has no header to look at: name its mapping with --mapping")
     found = detect(header_of(source))
@@ -119,7 +125,11 @@ def ingest_file(
     """
     chosen = mapping_for(source, mapping)
     if isinstance(chosen, LabelMapping):
-        return ingest_labels(composition, source, known_at=known_at)
+        return ingest_labels(composition, source, known_at=known_at, mapping=chosen)
+    if isinstance(chosen, DescriptionMapping):
+        return ingest_descriptions(composition, source, chosen, known_at or datetime.now(UTC))
+    if isinstance(chosen, PriceMapping):
+        return ingest_prices(composition, source, chosen, progress=progress)
     at = known_at or datetime.now(UTC)
     key = pseudonym_key(composition.settings.stack_dir) if chosen.needs_key else None
     result = IngestResult(ingest_id or new_ingest_id(source), source, chosen.title)
@@ -157,31 +167,98 @@ def ingest_file(
 
 
 def ingest_labels(
-    composition: Composition, source: str, *, known_at: datetime | None = None, only: Container[str] | None = None
+    composition: Composition,
+    source: str,
+    *,
+    known_at: datetime | None = None,
+    only: Container[str] | None = None,
+    mapping: LabelMapping | None = None,
 ) -> IngestResult:
     """Send a file of wallet labels as `LabelWallet` commands.
 
     Args:
         only: the wallets whose labels may be sent, all when none is given.
+        mapping: of the file; by default the shipped one that fits.
 
     Raises:
         SourceError: the file cannot be read, or no shipped mapping of labels fits it.
         LogError: Kafka does not take the commands.
     """
-    found = detect(header_of(source))
+    found = mapping or detect(header_of(source))
     if not isinstance(found, LabelMapping):
         raise UnknownFormat(f"{source}: no shipped mapping of labels fits its columns")
     key = pseudonym_key(composition.settings.stack_dir) if found.needs_key else None
     started = time.monotonic()
-    file = read_labels(source, label_mapping(found.title.split("@")[0]), known_at or datetime.now(UTC), only, key)
+    file = read_labels(source, found, known_at or datetime.now(UTC), only, key)
+    result = _send(composition, source, found.title, file.commands, file.rejected, file.rows_read, started)
+    result.label_commands = len(file.commands)
+    return result
+
+
+def ingest_descriptions(composition: Composition, source: str, mapping: DescriptionMapping, known_at: datetime) -> IngestResult:
+    """Send a file of reference data as `DescribeWallet` commands, each valid from when it became known.
+
+    Raises:
+        SourceError: the file cannot be read.
+        LogError: Kafka does not take the commands.
+    """
+    key = pseudonym_key(composition.settings.stack_dir) if mapping.needs_key else None
+    started = time.monotonic()
+    file = read_descriptions(source, mapping, known_at, key)
+    result = _send(composition, source, mapping.title, file.commands, file.rejected, file.rows_read, started)
+    result.description_commands = len(file.commands)
+    return result
+
+
+def ingest_prices(
+    composition: Composition, source: str, mapping: PriceMapping, *, progress: Callable[[IngestProgress], None] = lambda report: None
+) -> IngestResult:
+    """Append a file of prices as `AssetPriced` events, past the command topic: a price decides nothing and is refused by nobody.
+
+    Safe to run again: the same price at the same time says nothing new.
+
+    Raises:
+        SourceError: the file cannot be read; what was read before is appended.
+        LogError: Kafka does not take the events.
+    """
+    started = time.monotonic()
+    result = IngestResult(new_ingest_id(source), source, mapping.title)
     codec = RecordCodec(composition.clients.catalog)
-    producer = composition.producer
-    producer.send(COMMANDS, [c.wallet_id.encode() for c in file.commands], [codec.encode_event(c) for c in file.commands])
-    composition.quarantine.append([_quarantined(codec, source, row) for row in file.rejected])  # waits for the commands too
-    refused = Counter(row.reason for row in file.rejected)
+    refused: Counter[str] = Counter()
+    try:
+        for chunk in read_prices(source, mapping):
+            events = chunk.events
+            composition.producer.send(PRICE_EVENTS, [event.asset.encode() for event in events], [codec.encode_event(x) for x in events])
+            composition.quarantine.append([_quarantined(codec, source, row) for row in chunk.rejected])
+            refused.update(row.reason for row in chunk.rejected)
+            result.rows_read = chunk.progress.rows_read
+            result.prices += len(events)
+            progress(IngestProgress(chunk.progress, result.prices, sum(refused.values()), time.monotonic() - started))
+    except SourceCutShort as error:
+        result.cut_short = str(error)
+    composition.producer.flush()
+    result.refused = dict(sorted(refused.items()))
+    result.seconds = time.monotonic() - started
+    result.token = str(token_now(composition))
+    return result
+
+
+def _send(
+    composition: Composition,
+    source: str,
+    title: str,
+    commands: Sequence[LabelWallet] | Sequence[DescribeWallet],
+    rejected: Sequence[RejectedRow],
+    rows_read: int,
+    started: float,
+) -> IngestResult:
+    codec = RecordCodec(composition.clients.catalog)
+    composition.producer.send(COMMANDS, [c.wallet_id.encode() for c in commands], [codec.encode_event(c) for c in commands])
+    composition.quarantine.append([_quarantined(codec, source, row) for row in rejected])  # waits for the commands too
+    refused = Counter(row.reason for row in rejected)
     return IngestResult(
-        new_ingest_id(source), source, found.title, file.rows_read, 0, len(file.commands), dict(sorted(refused.items())),
-        time.monotonic() - started, token=str(token_now(composition)),
+        new_ingest_id(source), source, title, rows_read, refused=dict(sorted(refused.items())), seconds=time.monotonic() - started,
+        token=str(token_now(composition)),
     )  # fmt: skip
 
 

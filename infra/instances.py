@@ -6,7 +6,7 @@ import re
 
 from domain.errors import InvalidValue
 
-STANDING_BY = ("command-handler", "scorer", "alerts")
+STANDING_BY = ("command-handler", "scorer", "alerts", "rules")
 """Of these one process works and the others wait to take over: their order is the whole log's. All other workers share partitions."""
 MOST = 99
 _PROCESS = re.compile(r"(?P<worker>[a-z0-9-]+)(\.(?P<instance>[1-9][0-9]?))?")

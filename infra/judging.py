@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from infra.composition import Composition
 from infra.demo_data import DemoPlan
@@ -48,15 +51,36 @@ def judge(composition: Composition, plan: DemoPlan, card: dict[str, Any], seed: 
                 result["forest"] = str(error)
         result["by_maturity"] = by_maturity(judged, truth, card["head_thresholds"], forest, seed)
     else:
-        ids = scored["tx_id"].to_pylist()
-        rows = [i for i, tx_id in enumerate(ids) if tx_id in truth]
-        label = np.array([int(truth[ids[i]]) for i in rows], np.int64)
-        score = scored["score"].to_numpy()[rows] if rows else np.zeros(0)
+        judgements = transaction_judgements(scored, truth)
+        label, score = judgements.label, judgements.score
         result["transactions"] = {
-            "n": len(rows), "n_positive": int(label.sum()), "auroc": auroc(label, score),
+            "n": len(label), "n_positive": int(label.sum()), "auroc": auroc(label, score),
             "average_precision": average_precision(label, score),
         }  # fmt: skip
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionJudgements:
+    """Scores of transactions with their labels, in order of seq: label int64 [n], 1 positive; score, features_only float64 [n].
+
+    features_only is the score without the graph; n_wallets counts the transactions that name a wallet, without which there is no graph.
+    """
+
+    label: NDArray[np.int64]
+    score: NDArray[np.float64]
+    features_only: NDArray[np.float64]
+    n_wallets: int
+
+
+def transaction_judgements(scored: pa.Table, truth: Mapping[str, bool]) -> TransactionJudgements:
+    """The scores of the transactions that `truth` knows by tx_id."""
+    mine = scored.filter(pc.is_in(scored["tx_id"], value_set=pa.array(list(truth), pa.string())))
+    label = np.array([truth[tx_id] for tx_id in mine["tx_id"].to_pylist()], np.int64)
+    named = pc.or_(pc.is_valid(mine["source_wallet_id"]), pc.is_valid(mine["target_wallet_id"]))
+    return TransactionJudgements(
+        label, mine["score"].to_numpy(), mine["features_only_score"].to_numpy(), pc.sum(named, min_count=0).as_py()
+    )
 
 
 def scores(composition: Composition) -> pa.Table:

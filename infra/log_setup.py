@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from infra.composition import Composition
 from infra.instances import demand_instance, process_name, worker_of
@@ -10,8 +11,8 @@ from infra.read_models import added
 from infra.stack import Stack
 from schema_registry.contracts import PARTITIONS
 
-ALWAYS = ("command-handler", "archive", "curated", "warehouse", "graph")
-WITH_A_MODEL = ("scorer", "alerts", "notifier")
+ALWAYS = ("command-handler", "archive", "curated", "warehouse", "graph", "rules", "notifier")
+WITH_A_MODEL = ("scorer", "alerts")
 
 
 def prepare_log(composition: Composition) -> list[str]:
@@ -33,13 +34,19 @@ def prepare_log(composition: Composition) -> list[str]:
     return created
 
 
-def start_workers(stack: Stack, composition: Composition) -> list[str]:
+def start_workers(stack: Stack, composition: Composition, only: Sequence[str] | None = None) -> list[str]:
     """Keep every worker running that has something to do, installed projections too; those that need a model only once one is deployed.
+
+    Args:
+        only: just these, of the others none is started or stopped.
 
     Returns:
         The workers that run now.
     """
-    names = ALWAYS + tuple(added()) + (WITH_A_MODEL if composition.log.deployed() is not None else ())
+    if only is None:
+        names = ALWAYS + tuple(added()) + (WITH_A_MODEL if composition.log.deployed() is not None else ())
+    else:
+        names = tuple(only)
     for name in names:
         stack.start_worker(name, _command(name, 1))
     return list(names)

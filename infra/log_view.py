@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow.compute as pc
@@ -114,13 +115,30 @@ class LogView:
         found, packages = None, dict[str, str]()
         for name, record in self._control():
             if name == "ModelTrained":
-                packages[record["model_version"]] = record["package_uri"]
+                packages[record["package_sha256"]] = record["package_uri"]
             elif name == "ModelDeployed":
                 found = record
         if found is None:
             return None
         version = found["model_version"]
-        return Deployed(version, found["package_sha256"], packages.get(version, ""), found["endpoint"], found["from_seq"])
+        return Deployed(version, found["package_sha256"], packages.get(found["package_sha256"], ""), found["endpoint"], found["from_seq"])
+
+    def trained(self) -> dict[str, tuple[str, str]]:
+        """The address and the hash of each trained model's package."""
+        return {
+            record["model_version"]: (record["package_uri"], record["package_sha256"])
+            for name, record in self._control()
+            if name == "ModelTrained"
+        }
+
+    def trained_to(self, model_version: str) -> int:
+        """Up to which seq a model was trained; 0 where the log does not know it."""
+        found = [
+            record["trained_to_seq"]
+            for name, record in self._control()
+            if name == "ModelTrained" and record["model_version"] == model_version
+        ]
+        return int(found[-1]) if found else 0
 
     def first_scored_seq(self) -> int:
         """The seq from which scores are contiguous: that of the first deployment."""
@@ -168,12 +186,12 @@ class LogView:
                     last = max(last, int(batch.seqs().max()))
         return last + 1
 
-    def policy(self) -> str | None:
-        """The alert policy set last, as text."""
+    def policy(self) -> tuple[str, datetime] | None:
+        """The policy set last, as text, and when."""
         found = None
         for name, record in self._control():
             if name == "PolicyChanged":
-                found = str(record["policy"])
+                found = str(record["policy"]), record["known_at"]
         return found
 
     def quarantine(self) -> dict[QuarantineKey, QuarantineEntry]:

@@ -15,6 +15,7 @@ from projections.runner import Flushed
 STATUS_EVERY_S = 0.5
 RATE_WINDOW_S = 10.0
 STANDBY = "standby"
+STARTING = "starting"
 
 
 class WorkerMetrics:
@@ -79,10 +80,25 @@ class WorkerMetrics:
         _replace(self._file, status)
 
 
+def write_starting(name: str, folder: Path) -> None:
+    """The status file of a process that reads what it needs before it works; why the one before it failed stays to be seen."""
+    _write_idle(name, folder, STARTING, read_statuses(folder).get(name, {}).get("last_error"))
+
+
+def write_failed(name: str, folder: Path, error: str) -> None:
+    """The status file of a process that failed before it worked."""
+    _write_idle(name, folder, "failed", error)
+
+
 def write_standby(name: str, folder: Path) -> None:
     """The status file of a process that waits until the active one ends."""
+    _write_idle(name, folder, STANDBY, None)
+
+
+def _write_idle(name: str, folder: Path, state: str, last_error: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / f"{name}.json", {"worker": name, "pid": os.getpid(), "state": STANDBY, "last_error": None, "written_at": time.time()})
+    told = {"worker": name, "pid": os.getpid(), "state": state, "last_error": last_error, "written_at": time.time()}
+    _replace(folder / f"{name}.json", told)
 
 
 def _replace(file: Path, status: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from schema_registry.contracts import CASE_EVENTS
 
 TOPIC = "tidemark-alerts"
 QUEUE = "tidemark-alerts"
-_FIELDS = ("case_id", "wallet_id", "reason", "score", "tx_id", "explanation", "model_version", "known_at")
+_FIELDS = ("case_id", "wallet_id", "reason", "score", "tx_id", "explanation", "model_version", "known_at", "rules", "policy")
 
 
 class Notifier:

@@ -48,8 +48,8 @@ def current(composition: Composition) -> Policy:
     Raises:
         PolicyError: what the log has is none: a newer Tidemark wrote it.
     """
-    text = composition.log.policy()
-    return Policy.from_json(text) if text is not None else DEFAULT
+    found = composition.log.policy()
+    return Policy.from_json(found[0]) if found is not None else DEFAULT
 
 
 def change(composition: Composition, policy: Policy, actor: str) -> bool:
@@ -61,17 +61,19 @@ def change(composition: Composition, policy: Policy, actor: str) -> bool:
         LogError: Kafka does not take it.
     """
     text = policy.to_json()
-    earlier = [str(record["policy"]) for name, record, *_ in composition.log.events(CONTROL_EVENTS) if name == "PolicyChanged"]
-    if earlier and earlier[-1] == text:
+    records = (record for name, record, *_ in composition.log.events(CONTROL_EVENTS) if name == "PolicyChanged")
+    earlier = [_readable(str(record["policy"])) for record in records]  # as policies: what a text leaves out has its default
+    if earlier and earlier[-1] == policy:
         return False
     # One name and version means one policy for ever: alerts are marked with it.
-    highest = max((known.version for known in map(_readable, earlier) if known is not None and known.name == policy.name), default=0)
-    if policy.version < highest or (policy.version == highest and text not in earlier):
+    highest = max((known.version for known in earlier if known is not None and known.name == policy.name), default=0)
+    if policy.version < highest or (policy.version == highest and policy not in earlier):
         raise PolicyError([f"version: expected more than {highest}, which the log has of {policy.name}, found {policy.version}"])
     changed = {"policy": text, "actor": actor, "known_at": datetime.now(UTC)}
     value = RecordCodec(composition.clients.catalog).encode("PolicyChanged", changed)
     composition.producer.append([NewRecord(CONTROL_EVENTS, _KEY, value)])
-    if composition.log.policy() != text:
+    held = composition.log.policy()
+    if held is None or held[0] != text:
         raise PolicyError([f"{policy.title}: somebody else has set another in the same moment; see `tidemark policy show`"])
     return True
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from domain.policy import TEXT_FIELDS, Policy
+from domain.policy import Policy
 from domain.rules import RuleEngine
 from infra.composition import Composition
+from infra.rule_alerts import RULE_FIELDS, rule_rows
 from infra.sources.mapping import TransactionMapping
 from infra.sources.reading import read
 from projections.merge import SeqMerge
@@ -21,7 +22,6 @@ from schema_registry.column_codec import ColumnCodec
 from schema_registry.contracts import TRANSACTION_EVENTS
 
 EXAMPLES = 3
-_FIELDS = ("tx_id", "amount", "occurred_at", *TEXT_FIELDS)
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ def of_log(composition: Composition) -> Iterator[pa.Table]:
         HistoryIncomplete: neither Kafka nor the archive has them all.
         LogError: Kafka does not answer.
     """
-    codec, merge = ColumnCodec(composition.clients.catalog, {"TransactionRecorded": _FIELDS}), SeqMerge(0)
+    codec, merge = ColumnCodec(composition.clients.catalog, {"TransactionRecorded": RULE_FIELDS}), SeqMerge(0)
     for batch in composition.log.read([TRANSACTION_EVENTS], {}):
         for ready in merge.push(batch)[0]:
             found = codec.decode(ready.values).tables.get("TransactionRecorded")
@@ -89,7 +89,7 @@ def try_policy(policy: Policy, tables: Iterator[pa.Table], progress: Callable[[i
     engine = RuleEngine(policy)
     trial = Trial(rules={rule.name: RuleOutcome() for rule in policy.rules})
     for table in tables:
-        rows = _rows(table)
+        rows = list(rule_rows(table))
         started = time.perf_counter()
         for row in rows:
             for hit in engine.judge(row):
@@ -103,11 +103,3 @@ def try_policy(policy: Policy, tables: Iterator[pa.Table], progress: Callable[[i
         trial.transactions += len(rows)
         progress(trial.transactions)
     return trial
-
-
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    there = set(table.column_names)
-    none = [None] * table.num_rows
-    columns = {name: table[name].to_pylist() if name in there else none for name in ("tx_id", "amount", *TEXT_FIELDS)}
-    columns["occurred_us"] = table["occurred_at"].cast(pa.int64()).to_pylist()
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

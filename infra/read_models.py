@@ -26,7 +26,7 @@ _TAKEN = frozenset(
     {
         "log", "command-handler", "scorer", "alerts", "notifier", "endpoint", "scores",  # workers, stores and parts of them
         "kafka", "registry", "s3", "postgres", "neo4j", "guides", "aws",  # servers
-        "wallet-graph", "file", "iceberg", "public", "information-schema",  # names in the quarantine, and schemas
+        "wallet-graph", "file", "iceberg", "card-alerts", "public", "information-schema",  # names in the quarantine, and schemas
     }
 )  # fmt: skip
 _LONGEST_NAME = 40  # Postgres keeps 63 bytes of a schema's name, and a generation is appended

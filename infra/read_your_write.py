@@ -19,6 +19,7 @@ from typing import Any
 from domain.errors import InvalidValue
 from domain.log import Position
 from infra.composition import Composition, NotReady
+from infra.lambdas.card_alerts import CARD_ALERTS
 from infra.read_models import names
 from infra.status import COMMAND_HANDLER, read_position
 from projections.errors import StoreUnavailable
@@ -29,6 +30,8 @@ HANDLER_TOPICS = (TRANSACTION_EVENTS, WALLET_EVENTS, CASE_EVENTS, QUARANTINE_EVE
 STAGES: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "scorer": (("scorer", (TRANSACTION_EVENTS,)),),
     "alerts": (("scorer", (TRANSACTION_EVENTS,)), ("alerts", (SCORE_EVENTS,))),
+    "rules": (("rules", (TRANSACTION_EVENTS,)),),
+    CARD_ALERTS: (("scorer", (TRANSACTION_EVENTS,)), (CARD_ALERTS, (SCORE_EVENTS,))),
 }
 """Who must pass the ends of which topics after the handler, one after the other; a read model: itself, of those that it reads."""
 TIMEOUT_S = 30.0
@@ -89,7 +92,7 @@ def token_now(composition: Composition) -> WriteToken:
 
 
 def readers_to_wait_for() -> tuple[str, ...]:
-    """Who can be waited for: the read models, then the scorer and the alerts."""
+    """Who can be waited for: the read models, then the scorer, the alerts and the function for card alerts."""
     return (*names(), *STAGES)
 
 
@@ -98,7 +101,7 @@ def wait_for(token: str | WriteToken, projection: str, timeout_s: float = TIMEOU
 
     Args:
         token: what ingestion returned.
-        projection: a read model, scorer or alerts.
+        projection: a read model, scorer, alerts or card-alerts.
         composition: the log and stores meant; by default those of the settings and the local stack.
 
     Raises:
@@ -128,7 +131,9 @@ class _Waiting:
         written = admin.ends([COMMANDS]).get((COMMANDS, 0), 0)
         if token.next_offset > written:
             raise InvalidValue("token", f"it names offset {token.next_offset}, but the command topic ends at {written}")
-        self._until(COMMAND_HANDLER, {(COMMANDS, 0): token.next_offset} if token.next_offset else {}, self._handled)
+        # Alerts and rules ask in Kafka transactions: behind the last command a marker may stand, which no reader's position passes.
+        wanted = min(token.next_offset, self._composition.log.ends([COMMANDS]).get((COMMANDS, 0), 0))
+        self._until(COMMAND_HANDLER, {(COMMANDS, 0): wanted} if wanted else {}, self._handled)
         target: Position = {}
         for name, topics in self._stages():
             target = self._ends(topics)

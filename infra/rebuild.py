@@ -96,10 +96,12 @@ def rebuild(
     progress: Progress = lambda stage, done, total: None,
     stop: Event | None = None,
     swaps: bool = True,
+    by_spark: Callable[[str], None] | None = None,
 ) -> RebuildResult:
     """Build the next generation of a read model beside the live one, prove it equal to the log, make it live.
 
     Args:
+        by_spark: let Spark fill it from the archive (the curated table alone); told what takes long beforehand.
         swaps: whether it becomes live at once; else `swap` does that later.
 
     Raises:
@@ -109,12 +111,12 @@ def rebuild(
         LogError: Kafka does not answer.
         StackError: a server cannot be started.
     """
-    with _job(composition, stack, name, actor, progress, stop) as job:
+    with _job(composition, stack, name, actor, progress, stop, by_spark) as job:
         notes, live = job.notes, job.target.live()
         if notes.kind == "rollback" and notes.stage in ("building", "swapping"):
             raise RebuildRefused(f"a rollback of {name} was interrupted: run `tidemark rebuild {name} --rollback`, which ends it")
         is_flipped = notes.stage == "swapping" and notes.generation == live
-        is_underway = notes.stage in ("importing", "building", "verified", "swapping")
+        is_underway = notes.stage in ("building", "verified", "swapping") or (notes.stage == "importing" and job.target.is_filled_at_once)
         job.result.was_resumed = is_underway and (notes.replaced == live or is_flipped)
         if not job.result.was_resumed:
             job.begin("rebuild", live + 1, live)
@@ -198,13 +200,14 @@ class _Job:
     """One run of one of the three, with what they share."""
 
     def __init__(
-        self, composition: Composition, stack: Stack, name: str, actor: str, progress: Progress, stop: Event | None, folder: Path
-    ) -> None:
+        self, composition: Composition, stack: Stack, name: str, actor: str, progress: Progress, stop: Event | None, folder: Path,
+        by_spark: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
         self.composition, self.stack, self.name, self.actor = composition, stack, name, actor
         self.progress, self.stop, self.folder = progress, stop or Event(), folder
         self.started = time.monotonic()
         self.notes = Notes.read(folder / f"{name}.json")
-        self.target: Target = target_of(name, composition, stack)
+        self.target: Target = target_of(name, composition, stack, by_spark)
         self.codec = RecordCodec(composition.clients.catalog)
         self.aside = SetAside(folder / f"{name}-aside.jsonl", self.codec)
         self.result = RebuildResult(name, self.notes.generation, self.notes.replaced)
@@ -226,8 +229,17 @@ class _Job:
         self.target.discard(self.notes.generation)
         with self.target.filling(self.notes.generation, self.progress) as store:
             self._catch_up(store, self.composition.log.ends(store.topics), stage="read")
+            self._take_left_over(store)
         keep_rate(self.folder, self.name, self.result.records, time.monotonic() - began)
         self.notes.write("building")
+
+    def _take_left_over(self, store: Any) -> None:
+        """Records that whoever filled the generation could not read: the engine has the last word, and sets aside what it cannot either."""
+        work = SinkWork(store, self.composition.clients.catalog, self.aside, self.aside.order(store, self._dropped()))
+        for batch in self.target.left_over():
+            tps = {(batch.topic, partition) for partition in batch.partitions.tolist()}
+            here = {tp: offset for tp, offset in work.load_position().items() if tp in tps}
+            work.process([batch], [], here, here)
 
     def build(self) -> None:
         """Run the new generation to the head and prove it there, the live one going on beside it."""
@@ -442,7 +454,10 @@ class _Job:
 
 
 @contextmanager
-def _job(composition: Composition, stack: Stack, name: str, actor: str, progress: Progress, stop: Event | None) -> Iterator[_Job]:
+def _job(
+    composition: Composition, stack: Stack, name: str, actor: str, progress: Progress, stop: Event | None,
+    by_spark: Callable[[str], None] | None = None,
+) -> Iterator[_Job]:  # fmt: skip
     folder = stack.state.folder / "rebuild"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{Path(name).name}.lock").open("w") as lock:
@@ -450,7 +465,7 @@ def _job(composition: Composition, stack: Stack, name: str, actor: str, progress
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RebuildRefused(f"another rebuild of {name} runs") from None
-        job = _Job(composition, stack, name, actor, progress, stop, folder)
+        job = _Job(composition, stack, name, actor, progress, stop, folder, by_spark)
         job._resume_worker()  # a run that was killed in the middle of a swap left it stopped
         yield job
 

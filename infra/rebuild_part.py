@@ -35,7 +35,7 @@ class Part:
 
 PARTS: Mapping[str, Part] = {
     "scores": Part((SCORE_EVENTS, RESCORE_EVENTS), ("fact_score", "fact_rescore")),
-    "alerts": Part((CASE_EVENTS,), ("fact_alert", "fact_alert_transaction", "fact_case_event")),
+    "alerts": Part((CASE_EVENTS,), ("fact_alert", "fact_alert_transaction", "fact_alert_rule", "fact_case_event")),
 }
 """By the name under which it is rebuilt."""
 

@@ -23,6 +23,7 @@ from infra.stack.state import StackState
 from projections.archive import ARCHIVED_TOPICS
 from projections.errors import ProjectionError
 from projections.fingerprint import Fingerprint, fingerprints
+from projections.records import RecordBatch
 from projections.verify import raw_table
 from projections.wallet_graph import PROJECTION as GRAPH
 from projections.wallet_graph import WalletGraphProjection
@@ -70,6 +71,10 @@ class Target(ABC):
         """
         raise AssertionError("this read model is filled by its own store alone")
         yield
+
+    def left_over(self) -> Iterator[RecordBatch]:
+        """Records before the filled generation's position that only the engine's own road can take or set aside. After `filling`."""
+        return iter(())
 
     @abstractmethod
     def stands_at(self) -> Position:
@@ -365,13 +370,22 @@ class GraphTarget(Target):
         return neo4j_part.generation_folder(self._stack.state, generation)
 
 
-def target_of(name: str, composition: Composition, stack: Stack) -> Target:
+def target_of(name: str, composition: Composition, stack: Stack, by_spark: Callable[[str], None] | None = None) -> Target:
     """The read model of a name.
 
+    Args:
+        by_spark: for the curated table: fill it by Spark, and tell here what takes long.
+
     Raises:
-        InvalidValue: no such name, or a server that is the user's own.
+        InvalidValue: no such name, a server that is the user's own, or a read model that Spark does not fill.
         BrokenProjection: an installed projection cannot be used.
     """
+    if by_spark is not None:
+        if name != "curated":
+            raise InvalidValue("name", f"Spark fills the curated table alone: run `tidemark rebuild {name}` without --with spark")
+        from infra.spark.curation import CuratedBySpark
+
+        return CuratedBySpark(composition, by_spark)
     if name == "archive":
         return ArchiveTarget(composition)
     if name == "curated":

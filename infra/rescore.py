@@ -7,9 +7,9 @@ the alerts and whoever else reads `score-events` never see it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,16 +18,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from domain.errors import InvalidValue
-from graph.restatement import Restatement, restate
 from infra.composition import Composition, NotReady
 from infra.history import transactions_in_order
 from infra.kafka.transactions import KafkaTransactions
 from infra.repair import position_at
+from infra.restated_history import counted_from, restated_history
 from infra.restatements import restatements
 from ml.rescorer import Rescorer
 from projections.records import NO_SEQ
 from schema_registry.column_codec import ColumnCodec
-from schema_registry.contracts import CONTROL_EVENTS, RESCORE_EVENTS, SCORE_EVENTS, TRANSACTION_EVENTS
+from schema_registry.contracts import RESCORE_EVENTS, SCORE_EVENTS, TRANSACTION_EVENTS
 
 BATCH = 2_000  # transactions in one Kafka transaction: some MB, and about a second between two looks at `stopped`
 OWNER = "tidemark-rescore"
@@ -92,7 +92,7 @@ def plan(composition: Composition, model_version: str, from_seq: int, until_seq:
     result = RescoreResult(model_version, from_seq, _end(composition, until_seq))
     _check(result)
     result.scored = int(_done(composition, result).sum())
-    result.replayed = from_seq - _begin(restatements(composition.log, result.until_seq), from_seq)
+    result.replayed = from_seq - counted_from(restatements(composition.log, result.until_seq), from_seq)
     return result
 
 
@@ -134,8 +134,9 @@ def rescore(
             first = from_seq + int(np.flatnonzero(wanted)[0])
             last = from_seq + int(np.flatnonzero(wanted)[-1])
             left_out = restatements(composition.log, result.until_seq)
-            replays = first - _begin(left_out, first)
-            for table in _history(composition, rescorer, left_out, first, last + 1):
+            replays = first - counted_from(left_out, first)
+            read = partial(transactions_in_order, composition)
+            for table in restated_history(read, rescorer.state, left_out, first, last + 1, BATCH):
                 for piece, is_wanted in _runs(table, wanted, from_seq):
                     if is_wanted:
                         out.commit([rescorer.score(piece)], (), {})
@@ -165,12 +166,7 @@ def _package(composition: Composition, model_version: str) -> tuple[bytes, str]:
     """
     if composition.clients.admin.missing([RESCORE_EVENTS]):
         raise NotReady(f"there is no topic {RESCORE_EVENTS} yet: run `tidemark up` once, which creates it")
-    trained = {record["model_version"]: record for name, record, *_ in composition.log.events(CONTROL_EVENTS) if name == "ModelTrained"}
-    if model_version not in trained:
-        known = f"trained are {', '.join(sorted(trained))}" if trained else "none was trained yet: `tidemark train`"
-        raise NotReady(f"no model {model_version} was trained; {known}")
-    model = trained[model_version]
-    return composition.package(model["package_uri"]), model["package_sha256"]
+    return composition.trained_package(model_version)
 
 
 def _end(composition: Composition, until_seq: int | None) -> int:
@@ -198,38 +194,6 @@ def _done(composition: Composition, result: RescoreResult) -> NDArray[np.bool_]:
         places = decoded.table["tx_seq"].to_numpy()[is_ours] - result.from_seq
         found[places[(places >= 0) & (places < len(found))]] = True
     return found
-
-
-def _begin(left_out: Sequence[Restatement], first: int) -> int:
-    """From which seq on transactions are counted as they come, before the first one to score."""
-    return max((r.from_seq for r in left_out if r.from_seq <= first), default=0)
-
-
-def _history(composition: Composition, rescorer: Rescorer, left_out: Sequence[Restatement], first: int, end: int) -> Iterator[pa.Table]:
-    """Transactions up to `end` in order, each table with the features before it as the scorer had them; at or before `first` it begins.
-
-    Whoever reads this counts each table before asking for the next.
-    """
-    begin = _begin(left_out, first)
-    marks = [r for r in left_out if begin <= r.from_seq < end]
-    at = marks[0].from_seq if marks and marks[0].from_seq <= first else 0
-    for mark in marks:
-        if at < mark.from_seq:
-            yield from _between(composition, at, mark.from_seq)
-        history = ((table, table["_seq"].to_numpy()) for table in _between(composition, 0, mark.from_seq))
-        restate(rescorer.state, history, mark)
-        at = mark.from_seq
-    yield from _between(composition, at, end)
-
-
-def _between(composition: Composition, first: int, end: int) -> Iterator[pa.Table]:
-    with closing(transactions_in_order(composition, first)) as tables:
-        for table in tables:
-            seqs = table["_seq"].to_numpy()
-            for at in range(0, int(np.searchsorted(seqs, end)), BATCH):
-                yield table.slice(at, min(BATCH, int(np.searchsorted(seqs, end)) - at))
-            if len(seqs) and seqs[-1] >= end - 1:
-                return
 
 
 def _runs(table: pa.Table, wanted: NDArray[np.bool_], from_seq: int) -> Iterator[tuple[pa.Table, bool]]:

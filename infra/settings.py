@@ -3,7 +3,7 @@
 A setting comes, first match wins, from an argument, a variable `TIDEMARK_<GROUP>__<NAME>`, or the secrets file
 (named by `TIDEMARK_SECRETS_FILE`): JSON of the same shape, readable by its owner alone. On AWS the same JSON may be a
 secret of Secrets Manager, named by `TIDEMARK_SECRETS_ARN`.
-A server whose address is set is the user's own and is never started here.
+A server whose address is set is the user's own and is never started here; the address `aws` is AWS itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ SECRETS_ARN_VARIABLE = "TIDEMARK_SECRETS_ARN"
 STATE_FOLDER = ".tidemark"
 DEFAULT_STACK = "demo"
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM", "SSL_CERT_FILE", "VIRTUAL_ENV", "JDK_JAVA_OPTIONS")
+AWS_ITSELF = "aws"
 _START_OR_SET = "start the stack (`tidemark up`) or set TIDEMARK"
 
 Size = Literal["full", "small"]
@@ -95,7 +96,7 @@ class RegistrySettings(_Group):
 class S3Settings(_Group):
     """How to reach the object store."""
 
-    endpoint_url: str | None = Field(None, description="Address of your own S3-compatible store.")
+    endpoint_url: str | None = Field(None, description="Address of your own S3-compatible store; `aws` for S3 itself.")
     access_key: str | None = Field(None, description="Access key.")
     secret_key: SecretStr | None = Field(None, description="Secret key.")
     bucket: str = Field("tidemark", description="Bucket that holds the archive.")
@@ -110,8 +111,8 @@ class S3Settings(_Group):
         options = {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO", "s3.region": self.region}
         # Retried by the worker itself: a store that is down is named at once.
         options |= {"s3.connect-timeout": "5", "s3.request-timeout": "60"}
-        if self.endpoint_url is not None:
-            options["s3.endpoint"] = self.endpoint_url
+        if self.endpoint_url not in (None, AWS_ITSELF):
+            options["s3.endpoint"] = str(self.endpoint_url)
         if self.access_key is not None and self.secret_key is not None:
             options["s3.access-key-id"] = self.access_key
             options["s3.secret-access-key"] = self.secret_key.get_secret_value()
@@ -148,10 +149,15 @@ class Neo4jSettings(_Group):
 class AwsSettings(_Group):
     """How to reach SNS, SQS, SageMaker's control plane and the other AWS services."""
 
-    endpoint_url: str | None = Field(None, description="Address that stands in for AWS.")
+    endpoint_url: str | None = Field(None, description="Address that stands in for AWS; `aws` for AWS itself, each service at its own.")
     access_key: str | None = Field(None, description="Access key; none leaves it to boto3's own search.")
     secret_key: SecretStr | None = Field(None, description="Secret key.")
     region: str = Field("us-east-1", description="Region.")
+
+    @property
+    def is_itself(self) -> bool:
+        """Whether nothing stands in for AWS."""
+        return self.endpoint_url in (None, AWS_ITSELF)
 
     def client_config(self) -> dict[str, Any]:
         """Return the keyword arguments of `boto3.client(service, ...)`."""
@@ -165,6 +171,27 @@ class KinesisSettings(_Group):
     landing: str = Field("tidemark-landing", description="Firehose delivery stream that keeps what arrived as it arrived.")
     dead_letters: str = Field("tidemark-dead-letters", description="SQS queue that tells of refused records.")
     failures: str = Field("tidemark-ingestion-failures", description="SQS queue for batches that the function never got done.")
+    rule_alerts: str = Field("tidemark-rule-alerts", description="SNS topic, and the queue behind it, for what rules say of the stream.")
+
+
+class CardAlertsSettings(_Group):
+    """What makes a card payment an alert, and where alerts are kept."""
+
+    threshold: float = Field(0.5, ge=0.0, le=1.0, description="Score from which a card payment is an alert.")
+    table: str = Field("tidemark-card-alerts", description="DynamoDB table that keeps them.")
+    dsn: SecretStr | None = Field(
+        None, description="postgresql:// address of the database that keeps them too; by default the warehouse's."
+    )
+
+
+class SparkSettings(_Group):
+    """Where Spark's jobs run, and where their scores go beside the warehouse."""
+
+    master: str | None = Field(None, description="Spark master of your own cluster, as spark://host:7077; by default the jobs run here.")
+    cores: int = Field(2, ge=1, le=1024, description="Cores of a job that runs here; on a cluster, partitions of a shuffle.")
+    memory: str = Field("2g", pattern=r"^[1-9][0-9]*[mg]$", description="Memory of a job's driver, and of each executor on a cluster.")
+    alerts_table: str = Field("tidemark-spark-alerts", description="DynamoDB table of its alerts, whose stream calls the Lambda function.")
+    alerts_topic: str = Field("tidemark-spark-alerts", description="SNS topic on which that function tells of them.")
 
 
 class EndpointSettings(_Group):
@@ -196,6 +223,8 @@ class Settings(BaseSettings):
     aws: AwsSettings = AwsSettings()
     endpoint: EndpointSettings = EndpointSettings()
     kinesis: KinesisSettings = KinesisSettings()
+    card_alerts: CardAlertsSettings = CardAlertsSettings()
+    spark: SparkSettings = SparkSettings()
 
     @field_validator("state_dir", mode="after")
     @classmethod
@@ -206,6 +235,20 @@ class Settings(BaseSettings):
     def stack_dir(self) -> Path:
         """Folder of the stack in use."""
         return self.state_dir / self.stack
+
+    @property
+    def card_alerts_dsn(self) -> str:
+        """Address of the Postgres that keeps card alerts, password included.
+
+        Raises:
+            InvalidValue: none is known, or it is Redshift, which cannot refuse a second copy of a row.
+        """
+        given = self.card_alerts.dsn or self.warehouse.dsn
+        if given is None:
+            raise InvalidValue("card_alerts.dsn", f"no address: {_START_OR_SET}_CARD_ALERTS__DSN")
+        if given.get_secret_value().startswith("redshift"):
+            raise InvalidValue("card_alerts.dsn", "the warehouse is Redshift: set TIDEMARK_CARD_ALERTS__DSN to a Postgres for card alerts")
+        return given.get_secret_value()
 
     @classmethod
     def settings_customise_sources(
@@ -325,7 +368,7 @@ def _secrets_in(text: str, what: str) -> dict[str, Any]:
 
 def _boto(endpoint_url: str | None, access_key: str | None, secret_key: SecretStr | None, region: str) -> dict[str, Any]:
     options: dict[str, Any] = {"region_name": region}
-    if endpoint_url is not None:
+    if endpoint_url not in (None, AWS_ITSELF):
         options["endpoint_url"] = endpoint_url
     if access_key is not None and secret_key is not None:
         options["aws_access_key_id"] = access_key

@@ -19,6 +19,7 @@ from domain.errors import TidemarkError
 from domain.log import Position, TopicPartition
 from infra.composition import WORKERS, Composition
 from infra.instances import worker_of
+from infra.lambdas.card_alerts import CARD_ALERTS
 from infra.metrics import RATE_WINDOW_S, STANDBY, read_statuses
 from infra.read_models import BUILT_IN, added
 from infra.settings import Settings
@@ -29,7 +30,10 @@ from projections.archive import ARCHIVED_TOPICS
 from schema_registry.contracts import CASE_EVENTS, COMMANDS, PARTITIONS, QUARANTINE_EVENTS, SCORE_EVENTS, TRANSACTION_EVENTS
 
 COMMAND_HANDLER = "command-handler"
-GROUPS = {COMMAND_HANDLER: (COMMANDS,), "scorer": (TRANSACTION_EVENTS,), "alerts": (SCORE_EVENTS,)}
+GROUPS = {
+    COMMAND_HANDLER: (COMMANDS,), "scorer": (TRANSACTION_EVENTS,), "alerts": (SCORE_EVENTS,), "rules": (TRANSACTION_EVENTS,),
+    CARD_ALERTS: (SCORE_EVENTS,),
+}  # fmt: skip
 """Workers whose position is a group's stored offsets in Kafka, with what they read."""
 EVIDENCE_S = 0.5  # less between two looks says little about a pace
 YOURS = "yours"
@@ -222,15 +226,6 @@ class StatusReader:
                 nearer_per_s = (earlier[1] - lag) / seconds
             if worker.lag and nearer_per_s > 0:
                 worker.eta_s = worker.lag / nearer_per_s
-
-
-def stack_report(stack: Stack, settings: Settings) -> StackReport:
-    """Look at every server and worker of a stack once.
-
-    Args:
-        settings: with the addresses of the local servers filled in.
-    """
-    return StatusReader(stack).report(settings)
 
 
 def servers(stack: Stack, settings: Settings, statuses: dict[str, PartStatus]) -> list[ServerReport]:

@@ -67,7 +67,8 @@ def train_model(
     model = train(transactions_in_order(composition), known_labels(composition, at), Cut(end, at), seed, progress, left_out)
     packed = package(model)
     bucket = composition.settings.s3.bucket
-    key = f"models/{packed.model_version}/model.tar.gz"
+    # The same weights trained at another time are the same version in another package: none takes a deployed one's place.
+    key = f"models/{packed.model_version}/{packed.sha256[:12]}/model.tar.gz"
     composition.archive().prepare()
     composition.clients.s3.put_object(Bucket=bucket, Key=key, Body=packed.data)
     uri = f"s3://{bucket}/{key}"

@@ -19,7 +19,7 @@ from infra import watchdog
 from infra.composition import Composition, NotReady, Worker
 from infra.instances import process_name
 from infra.leadership import Leadership
-from infra.metrics import WorkerMetrics, write_standby
+from infra.metrics import WorkerMetrics, write_failed, write_standby, write_starting
 from infra.settings import Settings
 from infra.stack.state import StackState
 from projections.runner import Runner
@@ -68,8 +68,11 @@ def run_worker(settings: Settings, name: str, instance: int = 1, stop: Event | N
     structlog.contextvars.bind_contextvars(worker=process)
     composition = Composition(settings, instance)
     leadership = metrics = None
+    is_ours = False  # a folder of a newer version is left as it is
     try:
         StackState(settings.stack_dir).create()  # the handler's index and the ledger live there, whoever's the servers are
+        is_ours = True
+        write_starting(process, settings.stack_dir / "workers")
         leadership = composition.leadership(name)
         if leadership is not None and not _leads(leadership, composition, name, process, stop):
             return EXIT_STOPPED
@@ -86,6 +89,8 @@ def run_worker(settings: Settings, name: str, instance: int = 1, stop: Event | N
         log.error("stopped_by_error", error=str(error), kind=type(error).__name__)
         if metrics is not None:
             metrics.write("failed", str(error))
+        elif is_ours:
+            write_failed(process, settings.stack_dir / "workers", str(error))
         return EXIT_FAILED
     finally:
         if leadership is not None:

@@ -6,7 +6,7 @@ It only asks (`RaiseAlert` on the command topic); the case aggregate decides whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from domain.commands import RaiseAlert
 from domain.events import AlertReason
 from domain.log import Position
-from domain.policy import AlertPolicy
+from domain.policy import AlertPolicy, PolicyReplaced
 from domain.values import EPOCH
 from graph.features_names import FEATURE_NAMES
 from ml.policy import RunningThreshold
@@ -39,6 +39,7 @@ class Alerting:
 
     Args:
         from_seq: the first transaction that was scored.
+        is_replaced: whether another policy holds meanwhile; asked before each batch.
     """
 
     name = "alerts"
@@ -47,10 +48,11 @@ class Alerting:
     reads: Mapping[str, tuple[str, ...]] = {"TransactionScored": READS}
     is_raw = False
 
-    def __init__(self, catalog: SchemaCatalog, policy: AlertPolicy, from_seq: int) -> None:
+    def __init__(self, catalog: SchemaCatalog, policy: AlertPolicy, from_seq: int, is_replaced: Callable[[], bool] = lambda: False) -> None:
         self._catalog = catalog
         self._codec = RecordCodec(catalog)
         self._threshold = RunningThreshold(policy)
+        self._is_replaced = is_replaced
         self._next_seq = from_seq
 
     def next_seq(self) -> int:
@@ -73,7 +75,13 @@ class Alerting:
         self._next_seq = merge.next_seq
 
     def process(self, events: EventBatch, batches: Sequence[RecordBatch]) -> tuple[list[Append], list[Rejection]]:
-        """Ask for alerts. See `projections.work.Transformer`."""
+        """Ask for alerts. See `projections.work.Transformer`.
+
+        Raises:
+            PolicyReplaced: start again, with the policy that holds.
+        """
+        if self._is_replaced():
+            raise PolicyReplaced("another policy holds: the alerts start again with its budget")
         table = events.tables.get("TransactionScored")
         if table is None or not table.num_rows:
             return [], []
@@ -82,7 +90,7 @@ class Alerting:
         thresholds = [self._threshold.next(score) for score in table["score"].to_pylist()]
         passing = np.flatnonzero(np.array(table["score"].to_pylist()) >= np.array(thresholds))
         for index, row in zip(passing.tolist(), table.take(pa.array(passing)).to_pylist(), strict=True):
-            requests += self._requests(row, thresholds[index])
+            requests += score_requests(row, thresholds[index], EPOCH + timedelta(milliseconds=row["_timestamp_ms"]))
         self._next_seq = int(table["_seq"].to_numpy()[-1]) + 1
         if not requests:
             return [], []
@@ -92,23 +100,29 @@ class Alerting:
     def committed(self) -> None:
         """Nothing to do: the state comes back from the log."""
 
-    def _requests(self, row: dict[str, Any], threshold: float) -> Iterator[RaiseAlert]:
-        vectors = np.frombuffer(row["features"], "<f4").reshape(-1, len(FEATURE_NAMES))
-        at = EPOCH + timedelta(milliseconds=row["_timestamp_ms"])
-        place = 0
-        raised: set[str] = set()
-        for side in ("source", "target"):
-            wallet_id, score = row[f"{side}_wallet_id"], row[f"{side}_score"]
-            if wallet_id is None or score is None:
-                continue
-            vector = vectors[place]
-            place += 1
-            if score >= threshold and wallet_id not in raised:
-                raised.add(wallet_id)
-                yield RaiseAlert(
-                    wallet_id, AlertReason.SCORE, score, threshold, row["tx_id"], row["tx_seq"], explain(vector),
-                    row["model_version"], at,
-                )  # fmt: skip
+
+def score_requests(row: Mapping[str, Any], threshold: float, at: datetime) -> Iterator[RaiseAlert]:
+    """One request for each wallet of a scored transaction whose own score reaches the threshold.
+
+    Args:
+        row: what `TransactionScored` says of it, fields of `READS`.
+        at: when that became known.
+    """
+    vectors = np.frombuffer(row["features"], "<f4").reshape(-1, len(FEATURE_NAMES))
+    place = 0
+    raised: set[str] = set()
+    for side in ("source", "target"):
+        wallet_id, score = row[f"{side}_wallet_id"], row[f"{side}_score"]
+        if wallet_id is None or score is None:
+            continue
+        vector = vectors[place]
+        place += 1
+        if score >= threshold and wallet_id not in raised:
+            raised.add(wallet_id)
+            yield RaiseAlert(
+                wallet_id, AlertReason.SCORE, score, threshold, row["tx_id"], row["tx_seq"], explain(vector),
+                row["model_version"], at,
+            )  # fmt: skip
 
 
 def explain(vector: NDArray[np.float32]) -> str:

@@ -184,6 +184,30 @@ def average_precision(label: NDArray[np.int64], score: NDArray[np.float64]) -> f
     return float(np.sum(np.diff(found, prepend=0) * found / (ends + 1)) / positives)
 
 
+@dataclass(frozen=True, slots=True)
+class AtBudget:
+    """What the highest scores hold where only so many can be looked at: `alerts` of them, `found` positives among them.
+
+    `recall` is of all positives, none without any; `most_recall` what nobody could exceed with so many alerts.
+    """
+
+    share: float
+    alerts: int
+    found: int
+    recall: float | None
+    most_recall: float | None
+    precision: float
+
+
+def at_budget(label: NDArray[np.int64], score: NDArray[np.float64], share: float) -> AtBudget:
+    """The highest `share` of the scores, at least one; among equal scores those that come first. Label and score [n], n > 0."""
+    alerts = max(1, round(share * len(label)))
+    found = int(label[np.argsort(-score, kind="stable")[:alerts]].sum())
+    positives = int(label.sum())
+    recall, most = (found / positives, min(1.0, alerts / positives)) if positives else (None, None)
+    return AtBudget(share, alerts, found, recall, most, found / alerts)
+
+
 def f1(label: NDArray[np.int64], score: NDArray[np.float64], threshold: float | None) -> float | None:
     """F1 of calling positive from `threshold` on; None without a threshold or without a positive."""
     if threshold is None or not label.sum():

@@ -28,12 +28,15 @@ from projections.protocol import EventBatch, Rejection
 from projections.records import NO_SEQ, RecordBatch, seq_header
 from projections.work import Append
 from schema_registry.catalog import SchemaCatalog
-from schema_registry.column_codec import ColumnCodec
+from schema_registry.column_codec import ColumnCodec, arrow_schema
+from schema_registry.column_encoder import ColumnEncoder
 from schema_registry.contracts import EMBEDDING_EVENTS, TOPIC_BY_EVENT_TYPE, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 
 OUTDATED_EVERY_S = 600.0
 """How often the scorer may make its features anew: that takes as long as a restart, which grows with the log."""
+FEW_ROWS = 64
+"""Fewer are encoded one by one: a call for whole columns has a cost of its own, about a millisecond."""
 _NOTHING_LEFT_OUT = Restatement()
 FEATURE_SET = f"tidemark-{FEATURE_SET_VERSION}"
 
@@ -94,6 +97,7 @@ class Scorer:
     ) -> None:
         self._catalog = catalog
         self._codec = RecordCodec(catalog)
+        self._encoder_of_scores = ScoreEncoder(catalog)
         self._endpoint, self._encoder, self._model_version = endpoint, encoder, model_version
         self._from_seq, self._scores_transactions = from_seq, scores_transactions
         self._next_seq = from_seq
@@ -158,7 +162,7 @@ class Scorer:
         seqs = table["_seq"].to_numpy()
         self._next_seq = int(seqs[-1]) + 1
         scored = scored_events(
-            self._codec, "TransactionScored", table, snapshot, scores, self._model_version, takes_first_side=self._scores_transactions
+            self._encoder_of_scores, table, snapshot, scores, self._model_version, takes_first_side=self._scores_transactions
         )
         return [scored, self._embedded(seqs, snapshot, own)], []
 
@@ -192,8 +196,7 @@ class Scorer:
 
 
 def scored_events(
-    codec: RecordCodec,
-    event_type: str,
+    encoder: ScoreEncoder,
     table: pa.Table,
     snapshot: Snapshot,
     scores: Scores,
@@ -201,18 +204,46 @@ def scored_events(
     *,
     takes_first_side: bool,
 ) -> Append:
-    """One event for each transaction, on the event type's topic.
+    """One event for each transaction. Arguments but the first as `scored_rows` takes them."""
+    rows = scored_rows(table, snapshot, scores, model_version, takes_first_side=takes_first_side)
+    return encoder.events(rows)
+
+
+class ScoreEncoder:
+    """Turns what is said of transactions into events: record by record where they are few, in columns where that is faster.
 
     Args:
         event_type: `TransactionScored`, or another with the same fields.
+        topic: where they are appended, by default the event type's own topic.
+    """
+
+    def __init__(self, catalog: SchemaCatalog, event_type: str = "TransactionScored", topic: str | None = None) -> None:
+        self._event_type, self._topic = event_type, topic or TOPIC_BY_EVENT_TYPE[event_type]
+        self._records, self._columns = RecordCodec(catalog), ColumnEncoder(catalog, event_type)
+        self._schema = arrow_schema(event_type)
+
+    def events(self, rows: list[dict[str, Any]]) -> Append:
+        """One event for each of `scored_rows`."""
+        keys = [(row["source_wallet_id"] or row["target_wallet_id"] or row["tx_id"]).encode() for row in rows]
+        if len(rows) < FEW_ROWS:
+            values = [self._records.encode(self._event_type, row) for row in rows]
+        else:
+            values = self._columns.encode(pa.Table.from_pylist(rows, schema=self._schema))
+        headers: list[Headers] = [(seq_header(row["tx_seq"]),) for row in rows]
+        return Append(self._topic, keys, values, headers)
+
+
+def scored_rows(table: pa.Table, snapshot: Snapshot, scores: Scores, model_version: str, *, takes_first_side: bool) -> list[dict[str, Any]]:
+    """What `TransactionScored` says of each transaction, field by field.
+
+    Args:
         table: the transactions in order of `_seq`.
         snapshot: of exactly these transactions.
         scores: of the snapshot's rows.
         takes_first_side: a transaction's score is its first row's, else the larger of its wallets'.
     """
     rows: list[dict[str, Any]] = table.select(["tx_id", "network", "source_wallet_id", "target_wallet_id"]).to_pylist()
-    seqs = table["_seq"].to_pylist()
-    for row, seq in zip(rows, seqs, strict=True):
+    for row, seq in zip(rows, table["_seq"].to_pylist(), strict=True):
         row.update(
             tx_seq=seq, score=0.0, features_only_score=0.0, source_score=None, target_score=None, source_k=None, target_k=None,
             source_features_only_score=None, target_features_only_score=None, source_embedding_seq=None, target_embedding_seq=None,
@@ -233,10 +264,7 @@ def scored_events(
             name = "target" if side else "source"
             row[f"{name}_score"], row[f"{name}_features_only_score"] = score, features_only
             row[f"{name}_k"], row[f"{name}_embedding_seq"] = k, row["tx_seq"]
-    keys = [(row["source_wallet_id"] or row["target_wallet_id"] or row["tx_id"]).encode() for row in rows]
-    values = [codec.encode(event_type, row) for row in rows]
-    headers: list[Headers] = [(seq_header(seq),) for seq in seqs]
-    return Append(TOPIC_BY_EVENT_TYPE[event_type], keys, values, headers)
+    return rows
 
 
 def embedded_value(codec: RecordCodec, wallet_id: str, vector: NDArray[np.float32], model_version: str, as_of_seq: int) -> bytes:

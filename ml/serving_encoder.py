@@ -121,7 +121,7 @@ def _settle(heard: _Floats, count: int) -> None:
             heard[j] /= np.float32(count)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _embed(
     roots: _Floats,
     legs: _Floats,

@@ -50,6 +50,7 @@ _TOPIC = b"topic"
 _BRING_BACK = "Bring the object back from a copy of the bucket; while Kafka has its records, `tidemark rebuild archive` makes a new one"
 _REFUSED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
 _TAKEN = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_ABSENT = {"NoSuchBucket", "404"}
 
 
 class RawArchive:
@@ -74,9 +75,7 @@ class RawArchive:
             StoreUnavailable: S3 refuses or does not answer.
         """
         try:
-            names = [bucket["Name"] for bucket in self._s3.list_buckets()["Buckets"]]
-            if self._bucket not in names:
-                self._s3.create_bucket(Bucket=self._bucket)
+            self._make_bucket()
             for schema_id, text in (schemas or {}).items():
                 self._put_schema(f"{self._root}schemas/{schema_id}.json", text)
         except (ClientError, BotoCoreError) as error:
@@ -142,6 +141,14 @@ class RawArchive:
         for at in range(0, len(keys), 1000):
             self._call("delete_objects", Delete={"Objects": [{"Key": key} for key in keys[at : at + 1000]]})
         return len(keys)
+
+    def _make_bucket(self) -> None:
+        try:
+            self._s3.head_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            if str(error.response.get("Error", {}).get("Code")) not in _ABSENT:
+                raise
+            self._s3.create_bucket(Bucket=self._bucket)
 
     def _put_schema(self, key: str, text: str) -> None:
         try:

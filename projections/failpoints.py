@@ -60,12 +60,6 @@ def arm(step: str, passes: int = 1, act: Callable[[], None] = end_process) -> No
     _armed = _Armed(step, passes, act)
 
 
-def disarm() -> None:
-    """Pass every step again."""
-    global _armed
-    _armed = None
-
-
 def reach(step: str) -> None:
     """Say that the step was reached."""
     armed = _armed

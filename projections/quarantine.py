@@ -200,11 +200,6 @@ def state_of(events: Iterable[tuple[str, Mapping[str, Any], int]]) -> Quarantine
     return found
 
 
-def open_entries(events: Iterable[tuple[str, Mapping[str, Any], int]]) -> dict[QuarantineKey, QuarantineEntry]:
-    """The entries still open after the events of the quarantine topic; see `state_of`."""
-    return state_of(events).entries
-
-
 def decoded(codec: RecordCodec, records: Iterable[Record]) -> Iterator[tuple[str, Mapping[str, Any], int]]:
     """(event type, record, time appended) of each record of the quarantine topic. Only this code writes there: a failure is corruption."""
     for record in records:

@@ -9,6 +9,7 @@ time, in order, and none after one that failed.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -108,6 +109,7 @@ class Runner:
         self._buffer: list[RecordBatch] = []
         self._strays: list[Rejection] = []
         self._stray_batches: list[RecordBatch] = []
+        self._not_passed: dict[TopicPartition, deque[int]] = {}  # offsets of strays that the position has not passed, ascending
         self._buffered = 0
         self._since = 0.0
         self._merge: SeqMerge | None = None
@@ -190,7 +192,7 @@ class Runner:
     def _forget_polled(self) -> None:
         """Others own the partitions already. A flush that is under way finds that out from the checkpoint, or was in time."""
         self._clear()
-        self._handed = {}
+        self._handed, self._not_passed = {}, {}
         try:
             self._settle()
         except StalePosition as error:
@@ -235,15 +237,17 @@ class Runner:
         self._on_flushed(Flushed(self._work.name, done.records, done.quarantined, seconds, dict(done.after), waiting, done.retries))
 
     def _pass_strays(self, after: dict[TopicPartition, int]) -> None:
-        """A stray moves the position too, unless a record before it still waits for its turn."""
-        if self._merge is None or not self._stray_batches:
-            return
-        waiting = self._merge.first_waiting()
+        """A stray moves the position too, once no record before it waits for its turn any more: with this flush or with a later one."""
         for batch in self._stray_batches:
             for partition, offset in zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True):
-                tp = (batch.topic, partition)
-                if offset < waiting.get(partition, offset + 1):
-                    after[tp] = max(after.get(tp, 0), offset + 1)
+                self._not_passed.setdefault((batch.topic, partition), deque()).append(offset)
+        if self._merge is None or not self._not_passed:
+            return
+        waiting = self._merge.first_waiting()
+        for tp, offsets in self._not_passed.items():
+            while offsets and offsets[0] < waiting.get(tp[1], offsets[0] + 1):
+                after[tp] = max(after.get(tp, 0), offsets.popleft() + 1)
+        self._not_passed = {tp: offsets for tp, offsets in self._not_passed.items() if offsets}
 
     def _clear(self) -> None:
         self._buffer, self._strays, self._stray_batches, self._buffered, self._polled = [], [], [], 0, {}

@@ -12,7 +12,6 @@ from typing import Final, LiteralString
 
 UNIT: Final = 10**18  # smallest parts of a whole unit, and whole units of a high one: both fit in an int64 with room for a carry
 HIGH_SCORE: Final = 0.5  # a score from here on paints a wallet; alerts have their own threshold
-VECTOR_INDEX: Final = "wallet_embedding"
 
 
 @dataclass(frozen=True, slots=True)

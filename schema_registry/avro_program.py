@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-MAX_DECIMAL_BYTES = 16  # decimal(38) fits into 128 bits
-
 
 class Op(IntEnum):
     """What one instruction reads. `slot` -1 checks without keeping."""

@@ -22,11 +22,16 @@ RESCORE_EVENTS = "rescore-events"
 EMBEDDING_EVENTS = "embedding-events"
 CASE_EVENTS = "case-events"
 CONTROL_EVENTS = "control-events"
+CLICKSTREAM_EVENTS = "clickstream-events"
+PRICE_EVENTS = "price-events"
 COMMANDS = "commands"
 COMMAND_RESULTS = "command-results"
 QUARANTINE_EVENTS = "quarantine-events"
 
-EVENT_TOPICS = (TRANSACTION_EVENTS, WALLET_EVENTS, SCORE_EVENTS, RESCORE_EVENTS, EMBEDDING_EVENTS, CASE_EVENTS, CONTROL_EVENTS)
+EVENT_TOPICS = (
+    TRANSACTION_EVENTS, WALLET_EVENTS, SCORE_EVENTS, RESCORE_EVENTS, EMBEDDING_EVENTS, CASE_EVENTS, CONTROL_EVENTS, CLICKSTREAM_EVENTS,
+    PRICE_EVENTS,
+)  # fmt: skip
 """Topics whose records are facts; the archive keeps them all, and the quarantine."""
 
 PARTITIONS: Mapping[str, int] = {
@@ -58,6 +63,8 @@ TOPIC_BY_EVENT_TYPE: Mapping[str, str] = {
     **dict.fromkeys(
         ("ModelTrained", "ModelDeployed", "PolicyChanged", "GenerationSwapped", "FeaturesRestated", "TopicGrown"), CONTROL_EVENTS
     ),
+    "StorefrontEventRecorded": CLICKSTREAM_EVENTS,
+    "AssetPriced": PRICE_EVENTS,
     "CommandsHandled": COMMAND_RESULTS,
     "RecordQuarantined": QUARANTINE_EVENTS,
     "QuarantineReplayed": QUARANTINE_EVENTS,

@@ -21,7 +21,10 @@ os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 def bare_settings(folder: Path, name: str = "tests") -> Settings:
     """Return settings of a stack below this folder that names no server of the user's."""
-    blank = {group: {} for group in ("kafka", "registry", "s3", "warehouse", "curated", "neo4j", "aws", "endpoint", "kinesis")}
+    blank = {
+        group: {}
+        for group in ("kafka", "registry", "s3", "warehouse", "curated", "neo4j", "aws", "endpoint", "kinesis", "card_alerts", "spark")
+    }
     return load_settings(state_dir=folder, stack=name, **blank)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from infra.composition import Composition
@@ -16,7 +16,21 @@ NAME = "bench"
 
 @contextmanager
 def own_stack(settings: Settings) -> Iterator[tuple[Composition, Stack]]:
-    """Start the servers anew, with topics, schemas and bucket; what an interrupted bench left would be measured too, so it goes first.
+    """Start every server anew, with topics, schemas and bucket.
+
+    Raises:
+        StackError: a server does not come up or go down.
+    """
+    with own_servers(settings) as (composition, stack):
+        composition.clients.admin.create(PARTITIONS)
+        composition.clients.catalog = composition.clients.registry.establish()
+        composition.archive().prepare()
+        yield composition, stack
+
+
+@contextmanager
+def own_servers(settings: Settings, parts: Sequence[str] | None = None) -> Iterator[tuple[Composition, Stack]]:
+    """Start servers anew, by default all; what an interrupted bench left would be measured too, so it goes first.
 
     Raises:
         StackError: a server does not come up or go down.
@@ -26,11 +40,8 @@ def own_stack(settings: Settings) -> Iterator[tuple[Composition, Stack]]:
     try:
         stack.down()
         shutil.rmtree(stack.state.folder, ignore_errors=True)
-        stack.up(progress=lambda name, status: None)
+        stack.up(parts, progress=lambda name, status: None)
         composition = Composition(stack.settings())
-        composition.clients.admin.create(PARTITIONS)
-        composition.clients.catalog = composition.clients.registry.establish()
-        composition.archive().prepare()
         yield composition, stack
     finally:
         if composition is not None:

@@ -1,10 +1,9 @@
-"""Commands that bring data in: ingest, simulate, wait."""
+"""Commands that bring data in: ingest, wait."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,18 +17,10 @@ from infra.cli.stack_commands import Json
 
 if TYPE_CHECKING:
     from infra.ingest import IngestProgress
-    from infra.sources.mapping import LabelMapping, TransactionMapping
+    from infra.sources.mapping import AnyMapping
 
 STREAM = "-"
 STREAM_ROWS = 1_000  # rows of a stream that a dry run looks at
-
-
-class Target(StrEnum):
-    """Where a simulated stream goes."""
-
-    kafka = "kafka"
-    kinesis = "kinesis"
-    file = "file"
 
 
 @command(
@@ -39,6 +30,8 @@ class Target(StrEnum):
         "tidemark ingest transactions.csv.gz",
         "tidemark ingest transfers.csv --mapping ethereum --labels labels.csv",
         "tidemark ingest payments.jsonl --mapping payment_json --dry-run",
+        "tidemark ingest wallets.csv --known-at 2026-03-01",
+        "tidemark ingest prices.csv --mapping tidemark_prices",
         "tidemark ingest unknown.csv --suggest > unknown.yaml",
         "tail -f new.jsonl | tidemark ingest - --mapping payment_json",
         "tidemark ingest --void transfers-20260301T090000 --dry-run",
@@ -52,7 +45,7 @@ def ingest(
         typer.Option(help="A shipped mapping's name or a YAML file; by default the one that fits the header."),
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="File of wallet labels to ingest after it.")] = None,
-    known_at: Annotated[datetime | None, typer.Option(help="When the labels became known (UTC); by default now.")] = None,
+    known_at: Annotated[datetime | None, typer.Option(help="When labels or descriptions became known (UTC); by default now.")] = None,
     ingest_id: Annotated[str | None, typer.Option(help="Name of this run in each transaction's origin.")] = None,
     dry_run: Annotated[
         bool,
@@ -105,12 +98,12 @@ def ingest(
         output.print_json(result.as_json())
     else:
         rate = f", {output.count(result.rows_read / result.seconds)} rows/s" if result.seconds else ""
-        output.result(
-            f"[green]{output.count(result.commands)} transactions sent[/] of {output.count(result.rows_read)} rows{rate};"
-            f" run {output.safe(result.ingest_id)}"
-        )
+        sent = f"{output.count(result.prices)} prices appended" if result.prices else f"{output.count(result.commands)} transactions sent"
+        output.result(f"[green]{sent}[/] of {output.count(result.rows_read)} rows{rate}; run {output.safe(result.ingest_id)}")
         if result.label_commands:
             output.result(f"{output.count(result.label_commands)} labels sent")
+        if result.description_commands:
+            output.result(f"{output.count(result.description_commands)} descriptions sent")
         output.result(f"Token: {output.safe(result.token)} (`tidemark wait`)")
         for reason, number in result.refused.items():
             output.result(f"[yellow]{output.count(number)} rows refused: {output.safe(reason)}[/] (`tidemark quarantine list`)")
@@ -187,10 +180,12 @@ def _suggest(file: str) -> int:
     return exits.OK
 
 
-def _dry_run(context: Context, file: str, mapping: TransactionMapping | LabelMapping, rows: int, is_json: bool) -> int:
+def _dry_run(context: Context, file: str, mapping: AnyMapping, rows: int, is_json: bool) -> int:
     from infra.pseudonym_key import pseudonym_key
+    from infra.sources.descriptions import read_descriptions
     from infra.sources.labels import read_labels
-    from infra.sources.mapping import LabelMapping
+    from infra.sources.mapping import DescriptionMapping, LabelMapping, PriceMapping
+    from infra.sources.prices import read_prices
     from infra.sources.reading import dry_run
     from schema_registry.catalog import SchemaCatalog
 
@@ -201,6 +196,18 @@ def _dry_run(context: Context, file: str, mapping: TransactionMapping | LabelMap
         shown = [{"wallet_id": label.wallet_id, "label": label.label} for label in found.commands[:rows]]
         read, accepted, refusals = found.rows_read, len(found.commands), _counted(row.reason for row in found.rejected)
         examples = found.rejected[:5]
+    elif isinstance(mapping, DescriptionMapping):
+        said = read_descriptions(file, mapping, datetime.now(UTC), key)
+        names = ("wallet_id", "kind", "name", "country", "known_at")
+        shown = [{name: getattr(row, name) for name in names} for row in said.commands[:rows]]
+        read, accepted, refusals = said.rows_read, len(said.commands), _counted(row.reason for row in said.rejected)
+        examples = said.rejected[:5]
+    elif isinstance(mapping, PriceMapping):
+        chunks = list(read_prices(file, mapping))
+        events, unfit = [event for chunk in chunks for event in chunk.events], [row for chunk in chunks for row in chunk.rejected]
+        shown = [{name: getattr(row, name) for name in ("asset", "quote_asset", "price", "priced_at")} for row in events[:rows]]
+        read, accepted, refusals = len(events) + len(unfit), len(events), _counted(row.reason for row in unfit)
+        examples = unfit[:5]
     else:
         looked = dry_run(
             file,
@@ -245,87 +252,6 @@ def _counted(reasons: Any) -> dict[str, int]:
     for reason in reasons:
         found[reason] = found.get(reason, 0) + 1
     return found
-
-
-@command(
-    "simulate",
-    panel=DATA,
-    examples=[
-        "tidemark simulate --to file --out stream.parquet",
-        "tidemark simulate --to kafka --count 100000 --rate 200",
-        "tidemark simulate --to kinesis --count 10000 --rate 500",
-        "tidemark simulate --to file --out s.csv.gz --fraud-share 0.02 --seed 3 --truth truth.csv",
-    ],
-)
-def simulate(
-    to: Annotated[Target, typer.Option(help="kafka sends commands, kinesis sends JSON, file writes --out.")] = Target.file,
-    count: Annotated[int, typer.Option(min=100, help="Transactions.")] = 60_000,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Transactions a second; by default as fast as they are taken.")] = None,
-    fraud_share: Annotated[float, typer.Option(min=0.0, max=0.4, help="Share of the transactions that belong to illicit schemes.")] = 0.08,
-    seed: Annotated[int, typer.Option(help="The same seed and options give the same stream, bit by bit.")] = 7,
-    out: Annotated[Path | None, typer.Option(help="File to write: .parquet, .csv, .csv.gz, .jsonl or .jsonl.gz.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="File for the labels; the schemes go beside it as .schemes.jsonl.")] = None,
-    json: Json = False,
-) -> int:
-    """Make a stream of transactions with planted schemes and benign look-alikes; the truth goes to files of its own."""
-    from infra.lambdas.kinesis_road import KinesisWriter
-    from infra.read_your_write import token_now
-    from infra.simulator.delivery import as_json_records, commands, write_stream, write_truth
-    from infra.simulator.generator import SimulatorOptions
-    from infra.simulator.generator import simulate as draw
-    from schema_registry.contracts import COMMANDS
-
-    if to is Target.file and out is None:
-        raise typer.BadParameter("name the file to write", param_hint="--out")
-    context = Context()
-    needs = {Target.kafka: ("kafka", "registry"), Target.kinesis: ("aws",), Target.file: ()}[to]
-    composition = context.need(*needs) if needs else None
-    goes_to = {Target.kafka: COMMANDS, Target.kinesis: context.given.kinesis.stream, Target.file: str(out)}[to]
-    started = time.monotonic()
-    with output.errors.status("drawing the stream"):
-        simulation = draw(SimulatorOptions(seed=seed, count=count, fraud_share=fraud_share))
-    total = simulation.table.num_rows
-    token = None
-    if composition is None and out is not None:
-        labels = truth or out.with_name(out.name.split(".")[0] + ".labels.csv")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_stream(simulation, out)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--out") from None
-    else:
-        assert composition is not None
-        labels = truth or context.given.stack_dir / "simulated" / f"simulated-{seed}.labels.csv"
-        with Track("simulate", "transactions") as track:
-            if to is Target.kafka:
-                for chunk in commands(simulation, composition.clients.catalog, rate=rate):
-                    composition.producer.send(COMMANDS, chunk.keys, chunk.values)
-                    track.update(chunk.first_row + len(chunk.values), total)
-                composition.producer.flush()
-                token = str(token_now(composition))
-            else:
-                writer = KinesisWriter(composition.clients.aws("kinesis"), goes_to)
-                for part in as_json_records(simulation, rate=rate):
-                    writer.put(part.items)
-                    track.update(part.first_row + len(part.items), total)
-    labels.parent.mkdir(parents=True, exist_ok=True)
-    schemes = labels.with_name(labels.name.removesuffix(".csv").removesuffix(".labels") + ".schemes.jsonl")
-    write_truth(simulation, labels, schemes)
-    found = {
-        "to": to.value, "transactions": total, "seed": seed, "out": goes_to, "labels": str(labels),
-        "schemes": str(schemes), "planted_schemes": len(simulation.schemes), "seconds": round(time.monotonic() - started, 2),
-        "token": token,
-    }  # fmt: skip
-    if json:
-        output.print_json(found)
-    else:
-        output.result(
-            f"[green]{output.count(total)} transactions[/] to {output.safe(found['out'])}, {len(simulation.schemes)} schemes planted"
-        )
-        output.result(f"Truth: {output.safe(labels)} and {output.safe(schemes)}")
-        if token is not None:
-            output.result(f"Token: {output.safe(token)} (`tidemark wait`)")
-    return exits.OK
 
 
 @command(

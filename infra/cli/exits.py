@@ -10,6 +10,7 @@ USAGE = 2
 RED = 3
 DOWN = 4
 NOT_READY = 5
+HELD_BACK = 6
 STOPPED = 130
 
 MEANINGS = {
@@ -19,6 +20,7 @@ MEANINGS = {
     RED: "a store does not equal the log",
     DOWN: "a server is down",
     NOT_READY: "something must be done first, or a worker is behind",
+    HELD_BACK: "a gate held a model back",
     STOPPED: "stopped by Ctrl-C",
 }
 """Every exit status with its meaning, for scripts."""

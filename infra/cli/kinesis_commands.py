@@ -12,11 +12,19 @@ import typer
 from infra.cli import exits, output
 from infra.cli.app import DATA, command, group
 from infra.cli.context import Context
+from infra.cli.interruption import told_to_end
 from infra.cli.stack_commands import Json
 
 kinesis = group("kinesis", "Bring transactions in by a Kinesis stream and a Lambda function.", DATA)
 functions = group("lambda", "Build the Lambda functions, and call one as Lambda does.", DATA)
 _NEEDS = ("kafka", "registry", "s3", "aws")
+
+
+class OfStream(StrEnum):
+    """Which function reads the stream."""
+
+    ingestion = "kinesis-ingestion"
+    rules = "fraud-rules"
 
 
 class Queue(StrEnum):
@@ -26,9 +34,10 @@ class Queue(StrEnum):
     failures = "failures"
 
 
-@command("up", of=kinesis, examples=["tidemark kinesis up", "tidemark kinesis up --shards 4"])
+@command("up", of=kinesis, examples=["tidemark kinesis up", "tidemark kinesis up --shards 4", "tidemark kinesis up --rules"])
 def kinesis_up(
     shards: Annotated[int, typer.Option(min=1, help="Shards of a stream that is made now; an existing one keeps its own.")] = 2,
+    rules: Annotated[bool, typer.Option("--rules", help="Start the function fraud-rules too: the policy's rules over the stream.")] = False,
     json: Json = False,
 ) -> int:
     """Make stream, landing and queues where they are missing, and start the ingestion function beside the other workers."""
@@ -38,7 +47,7 @@ def kinesis_up(
     context = Context()
     clients = context.need(*_NEEDS).clients
     prepare(clients, shards)
-    start(context.stack)
+    start(context.stack, rules)
     found = state(clients)
     if json:
         output.print_json(found.as_json())
@@ -52,34 +61,29 @@ def kinesis_up(
 
 @command("down", of=kinesis, examples=["tidemark kinesis down"])
 def kinesis_down() -> int:
-    """Stop the ingestion function; the stream keeps what comes in, and the next start goes on where this one ended."""
-    from infra.lambdas.kinesis_ingestion import INGESTION
+    """Stop the functions; the stream keeps what comes in, and the next start goes on where this one ended."""
+    from infra.lambdas.kinesis_road import stop
 
-    Context().stack.stop_worker(INGESTION)
-    output.result(f"{INGESTION} is stopped.")
+    stopped = stop(Context().stack)
+    output.result(f"{' and '.join(stopped)} {'is' if len(stopped) == 1 else 'are'} stopped." if stopped else "None of the functions runs.")
     return exits.OK
 
 
-@command("serve", of=kinesis, examples=["tidemark kinesis serve", "tidemark kinesis serve --batch-size 1000"])
+@command("serve", of=kinesis, examples=["tidemark kinesis serve", "tidemark kinesis serve fraud-rules --batch-size 1000"])
 def kinesis_serve(
+    name: Annotated[OfStream, typer.Argument(help="The function.")] = OfStream.ingestion,
     batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="Records of a call at most.")] = 500,
 ) -> int:
-    """Run the ingestion function in the foreground until Ctrl-C, its calls fed from the stream as Lambda feeds them."""
-    import signal
-    from threading import Event
-
+    """Run a function in the foreground until Ctrl-C, its calls fed from the stream as Lambda feeds them."""
     from infra import logs
     from infra.lambdas.event_source import EventSourceOptions
     from infra.lambdas.functions import function
-    from infra.lambdas.kinesis_ingestion import INGESTION
     from infra.lambdas.serving import serve
 
     context = Context()
     logs.configure(context.given.log_level, is_json=not output.errors.is_terminal)
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    done = serve(function(INGESTION), context.need(*_NEEDS).clients, stop, EventSourceOptions(batch_size=batch_size))
+    stop = told_to_end()
+    done = serve(function(name.value), context.need(*_NEEDS).clients, stop, EventSourceOptions(batch_size=batch_size))
     output.say(f"Stopped: {output.count(done.records)} records in {output.count(done.batches)} calls.")
     return exits.OK
 

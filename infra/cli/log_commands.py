@@ -59,7 +59,12 @@ def verify(
     if unknown:
         raise typer.BadParameter(f"expected {', '.join(known)}, found {', '.join(unknown)}", param_hint="STORES")
     context = Context()
-    composition = context.need("kafka", "registry", *(server for name in names if name != "log" for server in read_model(name).needs))
+    composition = context.need("kafka", "registry")
+    if not stores and not context.stack.is_up():
+        # Nothing is local: a store whose server has no address is none of this installation's.
+        away = set(context.stack.local_parts())
+        names = [name for name in names if name == "log" or not away & set(read_model(name).needs)]
+    context.need(*(server for name in names if name != "log" for server in read_model(name).needs))
     if not stores:
         names = [name for name in names if name == "log" or composition.was_started(name)]
     verifier = composition.verifier(PATIENCE_S)
@@ -124,7 +129,15 @@ def show_ranges(proof: Proof) -> None:
     )  # fmt: skip
 
 
+class Filler(StrEnum):
+    """What a new generation is filled by."""
+
+    engine = "engine"
+    spark = "spark"
+
+
 STAGES = {
+    "spark": "decode the archive in Spark",
     "read": "read the log, archive first",
     "sheets": "lay out nodes and relationships",
     "import": "import them into a store that no server has opened",
@@ -147,6 +160,7 @@ COUNTED = {"read": "records", "build": "records", "sheets": "rows"}
         "tidemark rebuild archive --json",
         "tidemark rebuild scores",
         "tidemark rebuild alerts --dry-run",
+        "tidemark rebuild curated --with spark",
     ],
 )
 def rebuild(
@@ -160,6 +174,9 @@ def rebuild(
     no_swap: Annotated[bool, typer.Option("--no-swap", help="Stop when the next generation is proven.")] = False,
     swap: Annotated[bool, typer.Option("--swap", help="Make the generation live that is proven already.")] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Return to the generation before, caught up first.")] = False,
+    with_: Annotated[
+        Filler, typer.Option("--with", help="What fills the new generation: the engine, or for the curated table a Spark job.")
+    ] = Filler.engine,
     json: Json = False,
 ) -> int:
     """Build the next generation from the first event beside the live one, prove it equal to the log, then swap it in.
@@ -175,6 +192,8 @@ def rebuild(
 
     if dry_run + no_swap + swap + rollback > 1:
         raise typer.BadParameter("expected one of --dry-run, --no-swap, --swap and --rollback", param_hint="OPTIONS")
+    if with_ is Filler.spark and name != "curated":
+        raise typer.BadParameter("Spark fills the curated table alone", param_hint="--with")
     if name in PARTS and (no_swap or swap or rollback):
         raise typer.BadParameter(f"{name} are replayed in place: there is no generation to swap", param_hint="OPTIONS")
     if name in REACTORS:
@@ -208,7 +227,10 @@ def rebuild(
         elif rollback:
             result = work.rollback(composition, context.stack, name, actor=user(), progress=progress)
         else:
-            result = work.rebuild(composition, context.stack, name, actor=user(), progress=progress, swaps=not no_swap)
+            result = work.rebuild(
+                composition, context.stack, name, actor=user(), progress=progress, swaps=not no_swap,
+                by_spark=output.say if with_ is Filler.spark else None,
+            )  # fmt: skip
     if json:
         output.print_json(result.as_json())
         return exits.OK

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli import exits, output
 from infra.cli.app import MODEL, command
+from infra.cli.batch_scoring import BatchSource, BatchTarget, score_batch
 from infra.cli.context import Context
 from infra.cli.stack_commands import Json
+from infra.cli.times import EARLIEST
 
 if TYPE_CHECKING:
     from infra.composition import Composition
@@ -68,6 +71,11 @@ def deploy(
         f"[green]{output.safe(result.model_version)} serves[/] as {output.safe(result.endpoint)} at {output.safe(result.url)},"
         f" from transaction {result.from_seq} on"
     )
+    if composition.settings.aws.is_itself:
+        output.result(
+            "Make scorer, alerts and notifier with infra/aws/workers.yaml and HasModel=true; where the scorer runs, start it again."
+        )
+        return exits.OK
     running = context.stack.status()
     missing = [name for name in ("scorer", "alerts") if name not in running]
     if missing:
@@ -78,19 +86,101 @@ def deploy(
 
 
 @command(
+    "retrain",
+    panel=MODEL,
+    examples=["tidemark retrain", "tidemark retrain --gate-only --json", "tidemark retrain --share 0.3 --tolerance 0.005"],
+)
+def retrain(
+    share: Annotated[float, typer.Option(min=0.05, max=0.5, help="Of the transactions, the last, that models are judged on.")] = 0.2,
+    tolerance: Annotated[float, typer.Option(min=0.0, max=1.0, help="How much AUROC the new one may lack beside what serves.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of the network and of the head.")] = 7,
+    gate_only: Annotated[bool, typer.Option("--gate-only", help="Judge, and change nothing.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the verdict as JSON into this file; the exit status is then 0 whatever it says.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Judge a challenger on the last part of history beside what serves; where it holds, train on everything and deploy. Exit status 6
+    where the gate held it back."""
+    import json as json_
+
+    from infra.report.files import put
+    from infra.retraining import retrain as work
+
+    context = Context()
+    composition = context.need("kafka", "registry", "s3", *(() if gate_only else ("aws",)))
+    with output.errors.status("reading the log") as waiting:
+        result = work(
+            composition, context.stack, share=share, tolerance=tolerance, seed=seed, gate_only=gate_only,
+            progress=lambda stage, done: waiting.update(f"{output.safe(stage)} {done:.0%}"),
+        )  # fmt: skip
+    gate = result.gate
+    held_back = exits.HELD_BACK
+    if out is not None:
+        put(out, (json_.dumps(result.as_json()) + "\n").encode())
+        held_back = exits.OK
+    if json:
+        output.print_json(result.as_json())
+        return exits.OK if gate.has_passed else held_back
+    output.result(
+        f"Judged on seq {output.count(gate.cut_seq)} up to {output.count(gate.end_seq)}:"
+        f" {output.count(gate.judged)} {gate.labels_are_of}, {output.count(gate.fraud)} of them fraud"
+    )
+    models = [("challenger", gate.challenger), *([("serves now", gate.champion)] if gate.champion is not None else [])]
+    rows = [(who, one.model_version, f"{one.auroc:.4f}", f"{one.average_precision:.4f}", one.trained_to_seq) for who, one in models]
+    output.print_table("", ("", "model", "AUROC", "average precision", "trained up to"), rows, right=("AUROC", "average precision"))
+    if gate.champion_knew:
+        output.result("[yellow]What serves was trained on part of what it is judged on here: the comparison favours it.[/]")
+    if not gate.has_passed:
+        output.result(f"[yellow]Held back[/]: it lacks more than {gate.tolerance} of AUROC. Nothing was changed.")
+        return held_back
+    if result.model_version is not None:
+        output.result(f"[green]{output.safe(result.model_version)} serves[/], trained on all of it, from transaction {result.from_seq} on.")
+    else:
+        output.result("[green]It would pass.[/] Nothing was changed.")
+    return exits.OK
+
+
+@command(
     "score",
     panel=MODEL,
-    examples=["tidemark score ethereum:0x8f2c…:0", "tidemark score --wallet ethereum:0x1234… --limit 50"],
+    examples=[
+        "tidemark score ethereum:0x8f2c…:0",
+        "tidemark score --wallet ethereum:0x1234… --limit 50",
+        "tidemark score --from warehouse",
+        "tidemark score --from s3 --model m-3f2a91c07b5e --since 2026-11-01 --until 2026-11-02T12:00 --json",
+    ],
 )
 def score(
     tx_id: Annotated[str | None, typer.Argument(help="Transaction.")] = None,
     wallet: Annotated[str | None, typer.Option(help="Every score in which this wallet took part, newest last.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The last so many.")] = 20,
+    from_: Annotated[
+        BatchSource | None,
+        typer.Option("--from", help="Score a batch of what is there: the warehouse's facts, or the raw archive in S3."),
+    ] = None,
+    since: Annotated[
+        str, typer.Option(help="Batch: from this transaction on: a seq, the time (UTC) when it was appended, or `earliest`.")
+    ] = EARLIEST,
+    until: Annotated[
+        str | None, typer.Option(help="Batch: up to this seq or time, which is left out; by default all that is there.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Batch: model version to score with; by default the one deployed.")] = None,
+    to: Annotated[
+        BatchTarget, typer.Option(help="Batch: results to S3, or to S3 and from there into the warehouse.")
+    ] = BatchTarget.warehouse,
     json: Json = False,
 ) -> int:
-    """Show the score that was recorded of a transaction, or a wallet's scores as its transactions came."""
-    if (tx_id is None) == (wallet is None):
-        raise typer.BadParameter("give a transaction or --wallet", param_hint="TX_ID")
+    """Show the recorded score of a transaction, or a wallet's; with --from, score a batch beside the live endpoint.
+
+    A batch is scored here, by the package's own code: neither the endpoint nor Kafka's transactions are used. Run again, it goes on.
+    """
+    if sum(given is not None for given in (tx_id, wallet, from_)) != 1:
+        raise typer.BadParameter("give a transaction, --wallet or --from", param_hint="TX_ID")
+    if from_ is not None:
+        return score_batch(from_, since, until, model, to, is_json=json)
+    if since != EARLIEST or until is not None or model is not None:
+        raise typer.BadParameter("goes with --from", param_hint="--since, --until or --model")
     composition = Context().need("kafka", "registry")
     rows = recorded_scores(composition, tx_id, wallet)[-limit:]
     if json:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.logs import escape_control
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_AFTER_SEPARATOR = re.compile(r"([;\t]\s*)([=+\-@])")
 
 console = Console(highlight=False, soft_wrap=True)
 """Results."""
@@ -90,6 +95,21 @@ def print_table(
 def print_whole(what: RenderableType) -> None:
     """Print something with tables in it. A pipe has no width: rows must not be folded there."""
     Console(highlight=False, width=None if sys.stdout.isatty() else 400).print(what)
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows as CSV on standard output, nothing else; a text that a spreadsheet would take for a formula gets an apostrophe."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(cell) for cell in row] for row in rows)
+
+
+def _cell(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    # Behind a separator of other countries' spreadsheets a formula may begin too.
+    found = _AFTER_SEPARATOR.sub(r"\1'\2", plain(cell))
+    return f"'{found}" if cell.startswith(_FORMULA) else found
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

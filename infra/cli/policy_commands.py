@@ -65,7 +65,7 @@ def test_policy(
     if data is not None:
         chosen = mapping_for(data, mapping)
         if not isinstance(chosen, TransactionMapping):
-            raise typer.BadParameter(f"{chosen.title} describes labels, not transactions", param_hint="--mapping")
+            raise typer.BadParameter(f"{chosen.title} describes {chosen.describes}, not transactions", param_hint="--mapping")
         tables = of_file(data, chosen, pseudonym_key(context.given.stack_dir) if chosen.needs_key else None)
     else:
         tables = of_log(context.need("kafka", "registry"))
@@ -92,7 +92,7 @@ def set_policy(
     actor: Annotated[str | None, typer.Option(help="Who decides it; by default the account that runs this.")] = None,
     json: Json = False,
 ) -> int:
-    """Make a policy hold: an event in the log. The alert worker takes its budget over at its next start; rules are not yet part of it."""
+    """Make a policy hold: an event in the log. The workers alerts and rules go by it within seconds, for what comes from then on."""
     from infra.cli.case_commands import user
     from infra.policy_files import change, read_policy
 
@@ -101,10 +101,7 @@ def set_policy(
     if json:
         output.print_json({"policy": wanted.title, "changed": is_changed})
     elif is_changed:
-        output.result(
-            f"[green]{output.safe(wanted.title)}[/] holds. Start the alert worker again to use it"
-            " (`tidemark down`, `tidemark up --workers`)."
-        )
+        output.result(f"[green]{output.safe(wanted.title)}[/] holds. The workers alerts and rules start again with it by themselves.")
     else:
         output.result(f"{output.safe(wanted.title)} holds already.")
     return exits.OK

@@ -68,7 +68,8 @@ def leaves() -> Iterator[tuple[str, Any]]:
 
 def options_of(command: Any) -> list[str]:
     """The long options of a command."""
-    return [option for parameter in command.params for option in parameter.opts if option.startswith("--") and option not in _OF_TYPER]
+    found = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
+    return [option for option in found if option.startswith("--") and option not in _OF_TYPER]
 
 
 def examples(command: Any) -> list[str]:
@@ -112,7 +113,7 @@ def _parameters(command: Any) -> list[str]:
         if parameter.param_type_name == "argument":
             name = f"`{(parameter.metavar or parameter.name).upper()}`"
         else:
-            name = ", ".join(f"`{option}`" for option in parameter.opts)
+            name = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
         kind = parameter.type_descriptor.annotation if hasattr(parameter, "type_descriptor") else None
         choices = list(kind) if isinstance(kind, type) and issubclass(kind, Enum) else []
         words = [_text(parameter.help or "")]
@@ -121,7 +122,7 @@ def _parameters(command: Any) -> list[str]:
         if parameter.required:
             words.append("Required.")
         elif not callable(parameter.default) and parameter.default not in (None, False, ()):
-            words.append(f"Default `{_plain(parameter.default)}`.")
+            words.append(f"Default `{parameter.opts[0] if parameter.default is True else _plain(parameter.default)}`.")
         rows.append(f"| {name} | {' '.join(words)} |")
     return ["| | |", "|---|---|", *rows, ""] if rows else []
 

@@ -106,10 +106,13 @@ def up(
 ) -> int:
     """Start the local servers, wait until each answers by its protocol, and make topics and contracts where they are missing."""
     from infra.log_setup import prepare_log, start_workers
+    from infra.stack.part import SERVERS
 
     context = Context()
     stack = context.stack
-    addresses = stack.up(parts or None, progress=tell)
+    yours = set(SERVERS) - set(stack.local_parts())
+    # Yours run already: naming them asks for the log to be made there.
+    addresses = stack.up([part for part in parts if part not in yours] if parts else None, progress=tell)
     if not parts or {"kafka", "registry", "s3"} <= set(parts):
         created = prepare_log(context.composition)
         if created:
@@ -198,7 +201,7 @@ def doctor(json: Json = False) -> int:
 
 Worker = Annotated[
     str,
-    typer.Argument(help="command-handler, archive, curated, warehouse, graph, scorer, alerts, notifier, or an installed projection."),
+    typer.Argument(help="command-handler, archive, curated, warehouse, graph, scorer, alerts, rules, notifier, or a projection of yours."),
 ]
 
 
@@ -260,25 +263,49 @@ def _demand_worker(name: str, instance: int, hint: str) -> None:
 @command(
     "bench",
     panel=PROOF,
-    examples=["tidemark bench", "tidemark bench --events 200000 --json", "tidemark bench --history --events 10000000"],
+    examples=[
+        "tidemark bench",
+        "tidemark bench --events 200000 --json",
+        "tidemark bench --history --events 10000000",
+        "tidemark bench --queries --events 10000000",
+        "tidemark bench --replay --events 200000",
+        "tidemark bench --spark --events 1000000",
+    ],
 )
 def bench(
     events: Annotated[int, typer.Option(min=10_000, help="Simulated events of the full schema.")] = 2_000_000,
     history: Annotated[
         bool, typer.Option("--history", help="Measure instead what an event costs as the history grows, rebuilds and restarts.")
     ] = False,
+    queries: Annotated[bool, typer.Option("--queries", help="Measure instead the analysts' queries on so many facts.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Measure instead how fast history is replayed.")] = False,
+    spark: Annotated[
+        bool, typer.Option("--spark", help="Measure instead engine and Spark side by side; installs Spark where missing.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="File for the figures; by default bench.json in the state folder.")] = None,
     json: Json = False,
 ) -> int:
     """Measure each stage beside a bare tool that does the same work in the same run: medians, ranges and ratios (up to 30 min)."""
     from infra.bench import history as growing
+    from infra.bench import queries as asked
+    from infra.bench import replays as replayed
     from infra.bench import run as stages
+    from infra.bench import sparks
     from infra.bench.history_chart import history_chart
 
+    chosen = [name for name, is_given in (("history", history), ("queries", queries), ("replay", replay), ("spark", spark)) if is_given]
+    if len(chosen) > 1:
+        raise typer.BadParameter("give one of them", param_hint=", ".join(f"--{name}" for name in chosen))
     context = Context()
-    file = out or context.given.state_dir / ("bench-history.json" if history else "bench.json")
+    file = out or context.given.state_dir / f"bench{''.join(f'-{name}' for name in chosen)}.json"
     saved = [file]
-    if history:
+    if spark:
+        figures = sparks.SparkBench(context.given, events, output.errors).run()
+    elif replay:
+        figures = replayed.ReplayBench(context.given, events, output.errors).run()
+    elif queries:
+        figures = asked.QueryBench(context.given, events, output.errors).run()
+    elif history:
         figures = growing.HistoryBench(context.given, events, output.errors).run()
         saved.append(file.with_suffix(".png"))
     else:
@@ -289,7 +316,10 @@ def bench(
     if json:
         output.print_json(figures)
     else:
-        output.console.print(growing.table(figures) if history else stages.table(figures))
+        shown = (
+            sparks.table if spark else replayed.table if replay else asked.table if queries else growing.table if history else stages.table
+        )
+        output.console.print(shown(figures))
         output.result(f"Saved in {' and '.join(output.safe(one) for one in saved)}")
     return exits.OK
 

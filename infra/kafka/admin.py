@@ -25,8 +25,11 @@ class TopicAdmin:
         self._config = dict(config)
         self._admin = AdminClient(self._config)
 
-    def create(self, partitions: Mapping[str, int], replication: int = 1, retention_ms: int = -1) -> list[str]:
+    def create(self, partitions: Mapping[str, int], replication: int = -1, retention_ms: int = -1) -> list[str]:
         """Create the topics that are missing; kept for ever, never compacted.
+
+        Args:
+            replication: copies of each record; -1 is the cluster's own default, which whoever runs it has chosen.
 
         Returns:
             The topics created.
@@ -54,7 +57,7 @@ class TopicAdmin:
         return missing
 
     def delete(self, topics: Sequence[str]) -> None:
-        """Delete topics of our own making; returns when the cluster has agreed.
+        """Delete topics of our own making; returns when the cluster has agreed. Those that are gone already need no more.
 
         Raises:
             LogError: the cluster refuses.
@@ -63,7 +66,8 @@ class TopicAdmin:
             try:
                 future.result()
             except KafkaException as error:
-                raise LogError(f"topic {topic} cannot be deleted: {error}") from error
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise LogError(f"topic {topic} cannot be deleted: {error}") from error
 
     def grow(self, topic: str, partitions: int) -> None:
         """Give a topic more partitions; returns when the cluster shows them.
@@ -85,6 +89,10 @@ class TopicAdmin:
     def log_id(self) -> str:
         """Names this cluster: state kept for one log must never be taken for another's."""
         return str(self._cluster().cluster_id)
+
+    def names(self, prefix: str) -> list[str]:
+        """The topics whose name begins so."""
+        return sorted(topic for topic in self._topics() if topic.startswith(prefix))
 
     def missing(self, topics: Iterable[str]) -> list[str]:
         """Which of the topics do not exist."""

@@ -8,7 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaError, Message, Producer
 
 from domain.errors import LogError
-from domain.log import NewRecord
+from domain.log import Headers, NewRecord
 from infra.kafka.client import LINGER_MS, OPERATION_TIMEOUT_S, WRITE_OPTIONS, Config
 
 
@@ -23,14 +23,16 @@ class PlainProducer:
         self._producer = Producer({**config, **WRITE_OPTIONS, "linger.ms": linger_ms})
         self._failed: str | None = None
 
-    def send(self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+    def send(
+        self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes | None], headers: Sequence[Headers] | None = None
+    ) -> None:
         """Queue records; `flush` waits for them. Waits while the queue is full.
 
         Raises:
             LogError: an earlier record was refused.
         """
-        for key, value in zip(keys, values, strict=True):
-            produce(self._producer, topic, value, key, None, self._delivered)
+        for key, value, own in zip(keys, values, headers or [()] * len(values), strict=True):
+            produce(self._producer, topic, value, key, list(own) or None, self._delivered)
         self._producer.poll(0)
         self._check()
 

@@ -136,13 +136,15 @@ class KinesisEventSource:
         except (ClientError, BotoCoreError) as error:
             raise StoreUnavailable(f"the stream {self._stream} cannot be read: {error}") from error
 
+    def close(self) -> None:
+        """Nothing: its clients are whoever's gave them."""
+
     def _look(self) -> None:
         self._looked_at = time.monotonic()
         if not self._arn:
             summary = self._kinesis.describe_stream_summary(StreamName=self._stream)["StreamDescriptionSummary"]
             self._arn = summary["StreamARN"]
-            # A stream that was deleted and made again has the old names of shards, and is another one.
-            self._stream_id = f"{self._stream}@{summary['StreamCreationTimestamp'].timestamp():.0f}"
+            self._stream_id = stream_id(self._stream, summary)
         request: dict[str, Any] = {"StreamName": self._stream}
         while True:
             answer = self._kinesis.list_shards(**request)
@@ -220,7 +222,7 @@ class KinesisEventSource:
                 middle = len(left) // 2
                 return self._deliver(shard, left[:middle]) and self._deliver(shard, left[middle:])
             items = left
-            self._wait(min(_BACKOFF_MOST_S, _BACKOFF_S * 2 ** (tries - 1)))
+            pause(min(_BACKOFF_MOST_S, _BACKOFF_S * 2 ** (tries - 1)), self._stopped, self._sleep)
         return True
 
     def _is_over(self, items: Sequence[Mapping[str, Any]], tries: int) -> str | None:
@@ -254,35 +256,18 @@ class KinesisEventSource:
         self._checkpoints.save(self._stream_id, shard.shard_id, sequence_number)
         shard.position = sequence_number
 
-    def _wait(self, seconds: float) -> None:
-        for _ in range(max(1, round(seconds / _SLICE_S))):
-            if self._stopped():
-                return
-            self._sleep(_SLICE_S)
+
+def pause(seconds: float, stopped: Callable[[], bool], sleep: Callable[[float], None]) -> None:
+    """Wait, in slices between which `stopped` is asked."""
+    for _ in range(max(1, round(seconds / _SLICE_S))):
+        if stopped():
+            return
+        sleep(_SLICE_S)
 
 
-class DynamoCheckpoints:
-    """Checkpoints in a DynamoDB table with the key `shard`."""
-
-    def __init__(self, dynamodb: Any, table: str) -> None:
-        self._dynamodb, self._table = dynamodb, table
-
-    def load(self, stream: str, shard: str) -> str | None:
-        """See `Checkpoints`."""
-        key = {"shard": {"S": f"{stream}/{shard}"}}
-        try:
-            found = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
-        except (ClientError, BotoCoreError) as error:
-            raise StoreUnavailable(f"the checkpoints in {self._table} cannot be read: {error}") from error
-        return str(found["sequence_number"]["S"]) if found else None
-
-    def save(self, stream: str, shard: str, sequence_number: str) -> None:
-        """See `Checkpoints`."""
-        item = {"shard": {"S": f"{stream}/{shard}"}, "sequence_number": {"S": sequence_number}}
-        try:
-            self._dynamodb.put_item(TableName=self._table, Item=item)
-        except (ClientError, BotoCoreError) as error:
-            raise StoreUnavailable(f"the checkpoint in {self._table} cannot be kept: {error}") from error
+def stream_id(name: str, summary: Mapping[str, Any]) -> str:
+    """What checkpoints call a stream: one that was deleted and made again has the old names of shards, and is another one."""
+    return f"{name}@{summary['StreamCreationTimestamp'].timestamp():.0f}"
 
 
 def _item(record: Mapping[str, Any], arn: str, shard: str, region: str) -> dict[str, Any]:

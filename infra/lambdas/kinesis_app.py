@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from infra.clients import Clients
 from infra.kafka.producer import TrackedProducer
 from infra.lambdas.aws_parts import FirehoseLanding, SqsDeadLetters
-from infra.lambdas.kinesis_ingestion import INGESTION, KinesisIngestion, metrics_line, records_of
+from infra.lambdas.kinesis_ingestion import KinesisIngestion, records_of
 from infra.payloads import S3Payloads
 from infra.settings import load_settings
 from schema_registry.record_codec import RecordCodec
@@ -45,5 +45,5 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         raise
     if report.problem is not None:
         sys.stdout.write(f"not done from {report.not_done} on: {report.problem}\n")
-    sys.stdout.write(metrics_line(INGESTION, report, time.monotonic() - started, round(time.time() * 1000)) + "\n")
+    sys.stdout.write(report.line(time.monotonic() - started, round(time.time() * 1000)) + "\n")
     return report.answer()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,13 @@ from typing import Any, Protocol
 
 from domain.events import Origin
 from domain.log import NewRecord, Record
-from infra.lambdas.transaction_json import MAPPING, Refused, transaction_from_json
+from infra.lambdas import storefront_json, transaction_json
+from infra.lambdas.json_fields import Refused, object_of
+from infra.lambdas.metrics import metrics_line
+from infra.lambdas.storefront_json import KIND, storefront_event_of
+from infra.lambdas.transaction_json import transaction_of
 from projections.quarantine import PayloadStore, QuarantineEntry, StoredPayload, as_record
-from schema_registry.contracts import COMMANDS
+from schema_registry.contracts import CLICKSTREAM_EVENTS, COMMANDS
 from schema_registry.errors import SchemaError
 from schema_registry.record_codec import RecordCodec
 
@@ -90,6 +93,15 @@ class IngestionReport:
     not_done: str | None = None
     problem: str | None = None
 
+    def line(self, seconds: float, now_ms: int) -> str:
+        """The figures for CloudWatch."""
+        figures = {
+            "Records": (self.records, "Count"), "Sent": (self.sent, "Count"), "Duplicates": (self.duplicates, "Count"),
+            "Refused": (self.refused.total() if self.refused else 0, "Count"), "NotDone": (int(self.not_done is not None), "Count"),
+            "LagMs": (round(self.lag_ms, 1), "Milliseconds"), "HandlingMs": (round(seconds * 1000, 1), "Milliseconds"),
+        }  # fmt: skip
+        return metrics_line({"Function": INGESTION}, figures, now_ms)
+
     def answer(self) -> dict[str, Any]:
         """What the function returns to Lambda."""
         return {"batchItemFailures": [{"itemIdentifier": self.not_done}] if self.not_done is not None else []}
@@ -153,16 +165,23 @@ class KinesisIngestion:
         return report
 
     def _command(self, record: KinesisRecord) -> NewRecord:
-        origin = Origin(f"kinesis:{record.stream}", MAPPING, f"{record.stream}-{record.arrived_at:%Y-%m-%d}", record.place)
+        """What goes to the log: a transaction as a command, to be decided; a step of a visit, which decides nothing, as its event."""
         try:
-            transaction = transaction_from_json(record.data, origin, record.arrived_at)
-            value = self._codec.encode_event(transaction)
+            value = object_of(record.data)
+            if KIND in value:
+                step = storefront_event_of(value, self._origin(record, storefront_json.MAPPING), record.arrived_at)
+                return NewRecord(CLICKSTREAM_EVENTS, step.session_id.encode(), self._codec.encode_event(step))
+            transaction = transaction_of(value, self._origin(record, transaction_json.MAPPING), record.arrived_at)
+            return NewRecord(COMMANDS, (transaction.source_wallet_id or transaction.tx_id).encode(), self._codec.encode_event(transaction))
         except Refused:
             raise
         except (SchemaError, ValueError, ArithmeticError, TypeError) as error:
             # Whatever is overlooked above: one record must not fail the call, which would come again without end.
             raise Refused("not_encodable", "record", f"{type(error).__name__}: {error}"[:300]) from None
-        return NewRecord(COMMANDS, (transaction.source_wallet_id or transaction.tx_id).encode(), value)
+
+    @staticmethod
+    def _origin(record: KinesisRecord, mapping: str) -> Origin:
+        return Origin(f"kinesis:{record.stream}", mapping, f"{record.stream}-{record.arrived_at:%Y-%m-%d}", record.place)
 
     def _quarantined(self, record: KinesisRecord, refused: Refused) -> NewRecord:
         stored = self._stored(record)
@@ -215,22 +234,6 @@ def records_of(event: Mapping[str, Any]) -> list[KinesisRecord]:
             )
         )  # fmt: skip
     return found
-
-
-def metrics_line(function: str, report: IngestionReport, seconds: float, now_ms: int) -> str:
-    """The batch's figures as a line that CloudWatch turns into metrics.
-
-    Source: CloudWatch Logs, "Embedded metric format specification".
-    """
-    figures = {
-        "Records": (report.records, "Count"), "Sent": (report.sent, "Count"), "Duplicates": (report.duplicates, "Count"),
-        "Refused": (report.refused.total() if report.refused else 0, "Count"), "NotDone": (int(report.not_done is not None), "Count"),
-        "LagMs": (round(report.lag_ms, 1), "Milliseconds"), "HandlingMs": (round(seconds * 1000, 1), "Milliseconds"),
-    }  # fmt: skip
-    metrics = [{"Name": name, "Unit": unit} for name, (_, unit) in figures.items()]
-    said = {"Namespace": "Tidemark", "Dimensions": [["Function"]], "Metrics": metrics}
-    line = {"_aws": {"Timestamp": now_ms, "CloudWatchMetrics": [said]}, "Function": function}
-    return json.dumps({**line, **{name: value for name, (value, _) in figures.items()}})
 
 
 def _number_of(shard: str) -> int:

@@ -14,12 +14,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from domain.errors import InvalidValue
 from infra.clients import Clients
 from infra.lambdas.batches import batches
+from infra.lambdas.checkpoints import CHECKPOINTS
+from infra.lambdas.fraud_rules import FRAUD_RULES
 from infra.lambdas.kinesis_ingestion import INGESTION
 from infra.settings import KinesisSettings
 from infra.stack import Stack
 from projections.errors import StoreUnavailable
 
-CHECKPOINTS = "tidemark-event-sources"
 RETENTION_H = 168  # a week: so long may an outage last before the stream forgets what nobody took
 _PUT_RECORDS, _PUT_BYTES = 500, 5 << 20  # of one PutRecords
 _TRIES = 8
@@ -42,6 +43,22 @@ class RoadState:
         return asdict(self)
 
 
+def prepare_checkpoints(clients: Clients) -> None:
+    """Make the table in which mappings keep how far they have read. Errors as `prepare`."""
+    with _Named("the table of checkpoints cannot be made"):
+        _checkpoints(clients)
+
+
+def _checkpoints(clients: Clients) -> None:
+    table = clients.aws("dynamodb")
+    _make(
+        lambda: table.create_table(
+            TableName=CHECKPOINTS, KeySchema=[{"AttributeName": "shard", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "shard", "AttributeType": "S"}], BillingMode="PAY_PER_REQUEST",
+        )
+    )  # fmt: skip
+
+
 def prepare(clients: Clients, shards: int = 2) -> None:
     """Make what is missing; what is there stays as it is. Safe to repeat, and needed again after AWS' double was restarted.
 
@@ -59,19 +76,23 @@ def prepare(clients: Clients, shards: int = 2) -> None:
             clients.aws("kinesis").increase_stream_retention_period(StreamName=kinesis.stream, RetentionPeriodHours=RETENTION_H)
         for queue in (kinesis.dead_letters, kinesis.failures):
             clients.aws("sqs").create_queue(QueueName=queue, Attributes={"MessageRetentionPeriod": str(14 * 86_400)})
-        table = clients.aws("dynamodb")
-        _make(
-            lambda: table.create_table(
-                TableName=CHECKPOINTS, KeySchema=[{"AttributeName": "shard", "KeyType": "HASH"}],
-                AttributeDefinitions=[{"AttributeName": "shard", "AttributeType": "S"}], BillingMode="PAY_PER_REQUEST",
-            )
-        )  # fmt: skip
+        _checkpoints(clients)
+        _alerts(clients, kinesis)
         _landing(clients, kinesis)
 
 
-def start(stack: Stack) -> None:
-    """Keep the ingestion function running beside the stack's workers."""
-    stack.start_worker(INGESTION, [sys.executable, "-m", "infra.cli", "kinesis", "serve"])
+def start(stack: Stack, has_rules: bool = False) -> None:
+    """Keep the ingestion function running beside the stack's workers, and the fraud-rules function where it is wanted."""
+    for name in (INGESTION, FRAUD_RULES) if has_rules else (INGESTION,):
+        stack.start_worker(name, [sys.executable, "-m", "infra.cli", "kinesis", "serve", name])
+
+
+def stop(stack: Stack) -> list[str]:
+    """Stop those functions that run; returns them."""
+    running = [name for name in (INGESTION, FRAUD_RULES) if name in stack.state.desired().workers]
+    for name in running:
+        stack.stop_worker(name)
+    return running
 
 
 def state(clients: Clients) -> RoadState:
@@ -184,9 +205,20 @@ def _active(clients: Clients, stream: str) -> None:
         time.sleep(0.2)
 
 
+def _alerts(clients: Clients, kinesis: KinesisSettings) -> None:
+    """The topic for the rules' alerts and the queue that it fills; all three calls are idempotent."""
+    if clients.settings.aws.is_itself:
+        return  # infra/aws/rules.yaml makes both, and lets the one write into the other
+    sns, sqs = clients.aws("sns"), clients.aws("sqs")
+    topic = sns.create_topic(Name=kinesis.rule_alerts)["TopicArn"]
+    url = sqs.create_queue(QueueName=kinesis.rule_alerts)["QueueUrl"]
+    queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes={"RawMessageDelivery": "true"})
+
+
 def _landing(clients: Clients, kinesis: KinesisSettings) -> None:
     firehose = clients.aws("firehose")
-    if clients.settings.aws.endpoint_url is None:
+    if clients.settings.aws.is_itself:
         # Its role, its bucket's rules and where they stand are the account's own: infra/aws/ingestion.yaml makes them.
         firehose.describe_delivery_stream(DeliveryStreamName=kinesis.landing)
         return

@@ -27,12 +27,12 @@ def save(report: Report, folder: Path) -> Path:
     plots.mkdir(parents=True, exist_ok=True)
     figures = draw(report)
     for name, png in figures.items():
-        _put(plots / f"{name}.png", png)
+        put(plots / f"{name}.png", png)
     for old in plots.glob("*.png"):
         if old.stem not in figures:
             old.unlink()
-    _put(folder / HTML, render(report, figures).encode())
-    _put(folder / JSON, to_json(report).encode())
+    put(folder / HTML, render(report, figures).encode())
+    put(folder / JSON, to_json(report).encode())
     return folder / HTML
 
 
@@ -50,7 +50,12 @@ def load(folder: Path) -> Report:
     return from_json(text)
 
 
-def _put(file: Path, content: bytes) -> None:
+def put(file: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     fresh = Path(name)
     try:

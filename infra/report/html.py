@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from infra.report import wording
@@ -23,16 +23,16 @@ _CAPTIONS = {
 }
 
 
-def render(report: Report, figures: Mapping[str, bytes]) -> str:
-    """The page. `figures` are PNG by name, as `plots.draw` gives them."""
-    environment = Environment(
+def environment(package: str = __package__) -> Environment:
+    """What renders a package's templates: everything escaped, nothing undefined, the style `page.css.j2` and our filters at hand."""
+    made = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        loader=PackageLoader("infra.report", "."),
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader(__package__, ".")]),
     )
-    environment.filters.update(
+    made.filters.update(
         {
             "visible": wording.visible,
             "count": wording.count,
@@ -47,7 +47,12 @@ def render(report: Report, figures: Mapping[str, bytes]) -> str:
             "utc": utc_text,
         }
     )
-    page = environment.get_template("report.html.j2")
+    return made
+
+
+def render(report: Report, figures: Mapping[str, bytes]) -> str:
+    """The page. `figures` are PNG by name, as `plots.draw` gives them."""
+    page = environment().get_template("report.html.j2")
     return page.render(
         report=report,
         wording=wording,

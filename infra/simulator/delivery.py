@@ -21,6 +21,8 @@ from infra.simulator.generator import Simulation
 from schema_registry.catalog import SchemaCatalog
 from schema_registry.column_encoder import ColumnEncoder
 
+TRANSACTIONS_CSV, LABELS_CSV = "sample_transactions.csv", "fraud_labels.csv"
+"""What a folder of samples holds, for whoever looks for data under these names."""
 CHUNK_ROWS = 50_000
 _JSON_ROWS = 500
 _SLICES_PER_S = 20  # a paced stream comes in slices of 50 ms: smooth to the eye, cheap to make

@@ -39,7 +39,7 @@ class _Plot:
     """What a shape is drawn with: its members, its interval, its size, and the edges drawn so far."""
 
     rng: np.random.Generator
-    people: Population
+    exchanges: range
     is_illicit: bool
     start: float
     span: float
@@ -65,7 +65,7 @@ class _Plot:
 
     def exchange(self) -> int:
         """An exchange, the large ones more often."""
-        return self.people.first_exchange + int(zipf(self.rng, self.people.exchanges, 1)[0])
+        return self.exchanges[int(zipf(self.rng, len(self.exchanges), 1)[0])]
 
 
 def _fund(plot: _Plot, w: _Ints) -> None:
@@ -149,6 +149,21 @@ LOOK_ALIKES: dict[str, str] = {
 """What the same shape is in honest life."""
 
 
+def drawn(rng: np.random.Generator, typology: str, wallets: int, exchanges: int, size: float) -> list[tuple[int, int, float, float, int]]:
+    """One illicit scheme by itself: edges (source, target, time in [0, 1), amount, kind), in order of time.
+
+    Args:
+        typology: one of `TYPOLOGIES`.
+        wallets: members, numbered from 0; exchanges follow them.
+        size: what one movement is around.
+    """
+    plot = _Plot(rng, range(wallets, wallets + exchanges), True, 0.0, 1.0, size, [])
+    members = np.arange(wallets)
+    _fund(plot, members)
+    TYPOLOGIES[typology][0](plot, members)
+    return sorted(plot.edges, key=lambda edge: edge[2])
+
+
 def plant(
     rng: np.random.Generator, people: Population, transactions: int, is_illicit: bool, used: npt.NDArray[np.bool_],
     first_scheme: int,
@@ -161,6 +176,7 @@ def plant(
     """
     schemes: list[Scheme] = []
     parts: list[_Plot] = []
+    exchanges = range(people.first_exchange, people.first_exchange + people.exchanges)
     names = list(TYPOLOGIES)
     total = 0
     while total < transactions:
@@ -174,7 +190,7 @@ def plant(
         median = _SPAN_ILLICIT if is_illicit else _SPAN_LICIT
         span = float(min(median * np.exp(rng.normal(0.0, 0.8)), 0.999 - start))
         size = float(np.exp(rng.normal(0.0 if is_illicit else -0.3, 1.5)))
-        plot = _Plot(rng, people, is_illicit, start, span, size, [])
+        plot = _Plot(rng, exchanges, is_illicit, start, span, size, [])
         _fund(plot, wallets)
         rounds = int(rng.integers(1, 4 if is_illicit else 3))
         for turn in range(rounds):

@@ -15,7 +15,7 @@ from infra.sources.mapping import LabelMapping
 from infra.sources.pseudonyms import Pseudonyms
 from infra.sources.raw_rows import RawRows
 from infra.sources.readers import open_rows
-from infra.sources.reading import CHUNK_ROWS, RejectedRow, Source
+from infra.sources.reading import CHUNK_ROWS, RejectedRow, Source, rejected_rows
 from infra.sources.rules import check_wallet_ids
 
 
@@ -62,8 +62,7 @@ def read_labels(
     for raw in reader.runs(CHUNK_ROWS):
         rows_read += raw.count
         wallets, labels = _run(raw, mapping, pseudonyms)
-        problems = raw.problems.by_row
-        rejected += [RejectedRow(raw.first_row + row, raw.raw(row), *problems[row]) for row in sorted(problems)]
+        rejected += rejected_rows(raw)
         for row in np.flatnonzero(raw.problems.good()).tolist():
             label = mapping.label.label(labels[row])
             if label is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from domain.events import Label, TransactionKind, TransactionStatus
+from domain.events import Label, TransactionKind, TransactionStatus, WalletKind
 from infra.plain_yaml import MAX_BYTES, NotPlainYaml, plain_yaml
 from infra.sources.errors import MappingError, UnreadableSource
 
@@ -241,33 +241,91 @@ class TransactionMapping(_Named):
         return any(field.pseudonym is not None for field in [*fields, *payment] if field is not None)
 
 
-class LabelMapping(_Named):
-    """Columns → `LabelWallet`: one row a wallet."""
+class _WalletMapping(_Named):
+    """Columns that say something of wallets: one row a wallet."""
 
-    describes: Literal["labels"]
     network: NetworkName | None = None
     wallet: IdField
-    label: LabelField
+    needs_file: bool = False
 
     @model_validator(mode="after")
-    def _has_network(self) -> LabelMapping:
+    def _has_network(self) -> Self:
         if (self.network is None) != self.wallet.is_full:
             raise ValueError("expected a network, or a wallet that is_full, not both")
         return self
 
-    def columns(self) -> list[str]:
-        """Every source column that the mapping names, each once."""
-        names = [part for part, is_column in self.wallet.parts() if is_column]
-        return list(dict.fromkeys([*names, self.label.column]))
-
-    needs_file: bool = False
+    def wallet_columns(self) -> list[str]:
+        """The source columns that name the wallet."""
+        return [part for part, is_column in self.wallet.parts() if is_column]
 
     @property
     def needs_key(self) -> bool:
         return self.wallet.pseudonym is not None
 
 
-AnyMapping = TransactionMapping | LabelMapping
+class LabelMapping(_WalletMapping):
+    """Columns → `LabelWallet`."""
+
+    describes: Literal["labels"]
+    label: LabelField
+
+    def columns(self) -> list[str]:
+        """Every source column that the mapping names, each once."""
+        return list(dict.fromkeys([*self.wallet_columns(), self.label.column]))
+
+
+class DescriptionMapping(_WalletMapping):
+    """Columns → `DescribeWallet`: reference data of wallets, each row valid from when it became known."""
+
+    describes: Literal["descriptions"]
+    kind: TextField
+    public_name: TextField | None = None
+    country: TextField | None = None
+    known_at: TimeField | None = None
+    source: str = Field(min_length=1, max_length=200)
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kinds(cls, field: TextField) -> TextField:
+        known = [member.value for member in WalletKind][1:]
+        declared = [field.constant, field.otherwise, *(field.values or {}).values()]
+        if wrong := sorted({value for value in declared if value is not None and value not in known}):
+            raise ValueError(f"expected values among {known}, found {wrong}")
+        return field
+
+    def columns(self) -> list[str]:
+        """Every source column that the mapping names, each once."""
+        texts = [field for field in (self.kind, self.public_name, self.country) if field is not None]
+        names = [part for field in texts for part, is_column in field.parts() if is_column]
+        return list(dict.fromkeys([*self.wallet_columns(), *names, *([self.known_at.column] if self.known_at is not None else [])]))
+
+
+class PriceMapping(_Named):
+    """Columns → `AssetPriced`: what one unit of an asset costs in another, each row from its time on."""
+
+    describes: Literal["prices"]
+    asset: TextField
+    quote_asset: TextField
+    price: str
+    priced_at: TimeField
+    source: str = Field(min_length=1, max_length=200)
+    needs_file: bool = False
+    needs_key: bool = False
+
+    @field_validator("asset", "quote_asset")
+    @classmethod
+    def _no_pseudonym(cls, field: TextField) -> TextField:
+        if field.pseudonym is not None:
+            raise ValueError("an asset stands for nobody: expected no pseudonym")
+        return field
+
+    def columns(self) -> list[str]:
+        """Every source column that the mapping names, each once."""
+        names = [part for field in (self.asset, self.quote_asset) for part, is_column in field.parts() if is_column]
+        return list(dict.fromkeys([*names, self.price, self.priced_at.column]))
+
+
+AnyMapping = TransactionMapping | LabelMapping | DescriptionMapping | PriceMapping
 _ANY: TypeAdapter[AnyMapping] = TypeAdapter(Annotated[AnyMapping, Field(discriminator="describes")])
 
 

@@ -37,6 +37,12 @@ class RejectedRow:
     message: str
 
 
+def rejected_rows(raw: RawRows) -> list[RejectedRow]:
+    """The rows of a run that have a problem, in order."""
+    problems = raw.problems.by_row
+    return [RejectedRow(raw.first_row + row, raw.raw(row), *problems[row]) for row in sorted(problems)]
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a source has been read, in bytes as stored; `bytes_total` and the estimate are none on a stream."""
@@ -216,7 +222,7 @@ def _sifted(run: Run, label: LabelField | None) -> tuple[pa.Table, pa.Array | No
         good = pa.array(np.flatnonzero(raw.problems.good()))
         table = table.take(good)
         truth = truth.take(good) if truth is not None else None
-    rejected = [RejectedRow(raw.first_row + row, raw.raw(row), *problems[row]) for row in sorted(problems)]
+    rejected = rejected_rows(raw)
     return table, truth, rejected
 
 

@@ -28,12 +28,22 @@ def transaction_mapping(name_or_path: str | Path) -> TransactionMapping:
 
     Raises:
         UnreadableSource: neither a shipped name nor a readable file.
-        MappingError: it has mistakes, or it describes labels.
+        MappingError: it has mistakes, or it describes something else.
     """
     found = _find(name_or_path)
     if not isinstance(found, TransactionMapping):
-        raise MappingError(found.title, {"describes": "expected transactions, found labels"})
+        raise MappingError(found.title, {"describes": f"expected transactions, found {found.describes}"})
     return found
+
+
+def any_mapping(name_or_path: str | Path) -> AnyMapping:
+    """A mapping of whatever it describes, shipped or from a YAML file.
+
+    Raises:
+        UnreadableSource: neither a shipped name nor a readable file.
+        MappingError: it has mistakes.
+    """
+    return _find(name_or_path)
 
 
 def label_mapping(name_or_path: str | Path) -> LabelMapping:
@@ -41,11 +51,11 @@ def label_mapping(name_or_path: str | Path) -> LabelMapping:
 
     Raises:
         UnreadableSource: neither a shipped name nor a readable file.
-        MappingError: it has mistakes, or it describes transactions.
+        MappingError: it has mistakes, or it describes something else.
     """
     found = _find(name_or_path)
     if not isinstance(found, LabelMapping):
-        raise MappingError(found.title, {"describes": "expected labels, found transactions"})
+        raise MappingError(found.title, {"describes": f"expected labels, found {found.describes}"})
     return found
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 POMS = Path(__file__).parent / "jars"
@@ -49,7 +50,7 @@ def download(prefix: Path) -> list[str]:
     root = prefix / "share" / "tidemark" / "jars"
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".staging-", dir=root) as staging:
-        _maven(parts, Path(staging))
+        _maven(POMS / "pom.xml", Path(staging), [MODULES[part] for part in parts])
         for part in parts:
             target = jar_folder(part, prefix)
             if not target.is_dir():
@@ -57,12 +58,23 @@ def download(prefix: Path) -> list[str]:
     return parts
 
 
-def _maven(parts: list[str], staging: Path) -> None:
+def resolve(pom: Path, target: Path) -> None:
+    """Fetch the jars of a pom that is no part of the stack into a folder that appears in one step when complete. Errors as `download`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".staging-", dir=target.parent) as staging:
+        _maven(pom, Path(staging))
+        (folder,) = Path(staging).iterdir()
+        if not target.is_dir():
+            folder.rename(target)
+
+
+def _maven(pom: Path, staging: Path, modules: Sequence[str] = ()) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise FileNotFoundError("Maven is not installed: run `apt-get install maven`")
-    modules = ",".join(f":{MODULES[part]}" for part in parts)
-    command = [maven, "-B", "-ntp", "-q", "-T", "4", "-f", str(POMS / "pom.xml"), "-pl", modules]
+    command = [maven, "-B", "-ntp", "-q", "-T", "4", "-f", str(pom)]
+    if modules:
+        command += ["-pl", ",".join(f":{module}" for module in modules)]
     command += [f"-Dtidemark.jars={staging}", "process-resources"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:

@@ -257,7 +257,7 @@ class Stack:
                 secret_key=SecretStr(aws.SECRET_KEY),
                 region=aws.REGION,
             )
-        if given.endpoint.url is None:
+        if given.endpoint.url is None and ("aws" in local or not given.aws.is_itself):
             url = f"http://127.0.0.1:{state.port('endpoint', 'http')}"
             filled["endpoint"] = EndpointSettings(url=url, name=given.endpoint.name)
         return given.model_copy(update=filled)

@@ -127,6 +127,35 @@ class CuratedProjection:
             raise StoreUnavailable(f"curated: others committed {COMMIT_ATTEMPTS} times in a row; this batch found no gap between them")
         self._after_commit(table)
 
+    def location(self) -> str:
+        """The folder of the table's files; makes the table if there is none.
+
+        Raises:
+            StoreUnavailable: catalog or S3 does not answer.
+        """
+        return str(self._reload().location())
+
+    def adopt(self, files: Sequence[str], position: Position) -> None:
+        """Register Parquet files that somebody else wrote as the whole content up to a position, in one commit.
+
+        Each file holds rows of one day, with the table's columns; nobody has written to the table before.
+
+        Raises:
+            StalePosition: somebody has.
+            StoreUnavailable: catalog or S3 does not answer.
+        """
+        table = self._reload()
+        if position_of(table):
+            raise StalePosition(f"expected {self.table_name} without rows, found it at {position_of(table)}")
+        try:
+            with translated("registering files"), table.transaction() as change:
+                if files:
+                    change.add_files(list(files), snapshot_properties=position_text(position), check_duplicate_files=False)
+                else:
+                    change.append(rows(None), snapshot_properties=position_text(position))
+        except CommitFailedException as error:
+            raise StalePosition(f"{self.table_name}: a second worker has written meanwhile") from error
+
     def refresh(self) -> None:
         """Compact, expire and delete now, without waiting for the next turn.
 

@@ -23,7 +23,7 @@ from schema_registry.column_codec import DECIMAL
 _LOG_NAMES = {"log_topic": "_topic", "log_partition": "_partition", "log_offset": "_offset"}
 _FOLD_ROWS = 2_000_000  # keys gathered before they are made distinct, about 120 MB of wallet ids
 _UNKNOWN = "unknown"
-AMOUNTS = frozenset({"amount", "counter_amount", "fee"})
+AMOUNTS = frozenset({"amount", "counter_amount", "fee", "price"})
 
 
 def stored_rows(cursor: Cursor) -> Iterator[tuple[str, pa.Table]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.engine import Dialect
@@ -11,9 +10,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy_redshift.dialect import RedshiftDialect
 
 from projections.warehouse.tables import warehouse_metadata
-from projections.warehouse.views import MATERIALISED_VIEWS, VIEWS
-
-DialectName = Literal["redshift", "postgresql"]
+from projections.warehouse.views import MATERIALISED_VIEWS, DialectName, views
 
 
 def ddl(dialect: DialectName) -> str:
@@ -46,8 +43,8 @@ def statements(dialect: DialectName) -> Iterator[str]:
         yield f"CREATE MATERIALIZED VIEW {name}{options} AS{query.rstrip()}"
         if dialect == "postgresql":  # refreshing beside readers needs a unique key
             yield f"CREATE UNIQUE INDEX uq_{name} ON {name} ({', '.join(keys)})"
-    for name, query in VIEWS.items():
-        yield f"CREATE VIEW {name} AS{query.rstrip()}"
+    for name, query in views(dialect).items():
+        yield _create_view(name, query)
 
 
 def create_table(name: str, dialect: DialectName) -> str:
@@ -58,6 +55,30 @@ def create_table(name: str, dialect: DialectName) -> str:
         KeyError: no such table.
     """
     return str(CreateTable(warehouse_metadata().tables[name]).compile(dialect=_compiler(dialect))).strip()
+
+
+def create_view(name: str, dialect: DialectName) -> str:
+    """The statement that makes one plain view in the current schema.
+
+    Raises:
+        ValueError: another dialect.
+        KeyError: no such view.
+    """
+    return _create_view(name, views(dialect)[name])
+
+
+def create_index(name: str) -> str:
+    """The statement that makes one index of Postgres in the current schema.
+
+    Raises:
+        KeyError: no such index.
+    """
+    indexes = {str(index.name): index for table in warehouse_metadata().tables.values() for index in table.indexes}
+    return str(CreateIndex(indexes[name]).compile(dialect=_compiler("postgresql"))).strip()
+
+
+def _create_view(name: str, query: str) -> str:
+    return f"CREATE VIEW {name} AS{query.rstrip()}"
 
 
 def _compiler(dialect: str) -> Dialect:

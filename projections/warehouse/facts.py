@@ -25,13 +25,15 @@ _MICROS_PER_MS = 1_000
 class Fact:
     """Rows of `table` from records of `event_type`.
 
-    `fields` maps column → field; `constants` column → text that every row of this event type carries.
+    `fields` maps column → field; `constants` column → text that every row of this event type carries; where `only_with` names a field,
+    records without it give no row here.
     """
 
     event_type: str
     table: str
     fields: Mapping[str, str]
     constants: Mapping[str, str]
+    only_with: str | None = None
 
     @property
     def topic(self) -> str:
@@ -40,7 +42,8 @@ class Fact:
 
 def _fact(event_type: str, table: str, *names: str, **renamed: str) -> Fact:
     constants = {"event_type": event_type} if table in ("fact_wallet_control", "fact_case_event") else {}
-    return Fact(event_type, table, {**{name: name for name in names}, **renamed}, constants)
+    only_with = "rules" if table == "fact_alert_rule" else None
+    return Fact(event_type, table, {**{name: name for name in names}, **renamed}, constants, only_with)
 
 
 _SCORE_FIELDS = (
@@ -58,6 +61,12 @@ FACTS: tuple[Fact, ...] = (
         payment_method="payment.payment_method", device_id="payment.device_id", origin_source="origin.source",
         origin_mapping="origin.mapping", origin_ingest_id="origin.ingest_id", origin_row="origin.row",
     ),
+    _fact(
+        "StorefrontEventRecorded", "fact_storefront_event",
+        "event_id", "session_id", "kind", "site", "customer_id", "device_id", "country", "product_id", "category", "amount", "asset",
+        "tx_id", "occurred_at",
+    ),
+    _fact("AssetPriced", "fact_asset_price", "asset", "quote_asset", "price", "source", "priced_at"),
     _fact("TransactionScored", "fact_score", *_SCORE_FIELDS),
     _fact("TransactionRescored", "fact_rescore", *_SCORE_FIELDS),
     _fact("TransactionLabelled", "fact_transaction_label", "tx_id", "label", "source", "known_at"),
@@ -82,6 +91,8 @@ FACTS: tuple[Fact, ...] = (
     ),
     _fact("AlertRaised", "fact_alert_transaction", "case_id", "wallet_id", "tx_id", "tx_seq", "score", "known_at"),
     _fact("AlertExtended", "fact_alert_transaction", "case_id", "wallet_id", "tx_id", "tx_seq", "score", "known_at"),
+    _fact("AlertRaised", "fact_alert_rule", "case_id", "wallet_id", "tx_id", "tx_seq", "rules", "policy", "known_at"),
+    _fact("AlertExtended", "fact_alert_rule", "case_id", "wallet_id", "tx_id", "tx_seq", "rules", "policy", "known_at"),
     _fact("CaseOpened", "fact_case_event", "case_id", "wallet_id", "actor", "known_at"),
     _fact("CaseAssigned", "fact_case_event", "case_id", "assignee", "actor", "known_at"),
     _fact("VerdictReached", "fact_case_event", "case_id", "wallet_id", "verdict", "reason", "actor", "known_at"),
@@ -110,6 +121,8 @@ def fact_rows(batch: EventBatch) -> Iterator[tuple[Fact, pa.Table]]:
     """The rows of a batch, table by table, with the columns of the SQL table but `log_topic`, which is its default."""
     for fact in FACTS:
         events = batch.tables.get(fact.event_type)
+        if events is not None and fact.only_with is not None:
+            events = events.filter(pc.is_valid(events[fact.only_with]))
         if events is not None and events.num_rows:
             yield fact, _rows(fact, events)
 
@@ -120,8 +133,9 @@ def _rows(fact: Fact, events: pa.Table) -> pa.Table:
     }  # fmt: skip
     for column, value in fact.constants.items():
         columns[column] = pa.repeat(pa.scalar(value), events.num_rows)
-    if fact.table == "fact_transaction":
+    if "occurred_at" in fact.fields:
         columns["occurred_hour"] = _hour(events["occurred_at"])
+    if fact.table == "fact_transaction":
         columns["card_features"] = _card_features(events)
     seq = events["_seq"].cast(pa.int64())
     columns["seq"] = pc.if_else(pc.less(seq, 0), pa.scalar(None, pa.int64()), seq)

@@ -162,6 +162,10 @@ class RedshiftDatabase:
         """
         return RedshiftSession(self.connect(schema), self.files, schema, self._iam_role)
 
+    def copy(self, connection: sa.Connection, table: str, manifest: str) -> None:
+        """Copy the files of a manifest into the staging table of a table."""
+        run(connection, sql.copy(table, manifest, self._iam_role))
+
     def check(self) -> tuple[str, str, bool]:
         """The server's version, the user's name, and whether that user may make schemas.
 

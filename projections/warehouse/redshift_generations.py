@@ -14,11 +14,11 @@ from projections.warehouse.redshift import RedshiftDatabase, run
 from projections.warehouse.redshift_connection import redshift_translated
 from projections.warehouse.sink import schema_of
 from projections.warehouse.tables import warehouse_metadata
-from projections.warehouse.views import MATERIALISED_VIEWS, VIEWS
+from projections.warehouse.views import MATERIALISED_VIEWS, views
 
 LIVE_SCHEMA = "warehouse"
 _LIVE = "live_generation"
-_SHOWN = frozenset((*warehouse_metadata().tables, *MATERIALISED_VIEWS, *VIEWS))
+_SHOWN = frozenset((*warehouse_metadata().tables, *MATERIALISED_VIEWS, *views("redshift")))
 
 
 class RedshiftGenerations:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import StrEnum
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from domain.events import AlertReason, Label, TransactionKind, TransactionStatus, Verdict, WalletKind
+from domain.storefront import StorefrontEventKind
 from domain.values import EPOCH, MAX_AHEAD
 from projections.protocol import EventBatch, Rejection
 from schema_registry.column_codec import DECIMAL, TIME
@@ -143,10 +145,11 @@ class VectorLength:
 Rule = NotNull | NotNegative | OneOf | InUnitInterval | InTime | Together | VectorLength
 
 _TX = "TransactionRecorded"
+_STEP = "StorefrontEventRecorded"
 _SCORED = ("TransactionScored", "TransactionRescored")
 
 
-def _known(members: type[TransactionKind] | type[TransactionStatus]) -> tuple[str, ...]:
+def _known(members: type[StrEnum]) -> tuple[str, ...]:
     return tuple(member.value for member in members if member.value != "unknown")
 
 
@@ -163,6 +166,16 @@ RULES: tuple[Rule, ...] = (
     OneOf(_TX, "kind", _known(TransactionKind)),
     OneOf(_TX, "status", _known(TransactionStatus)),
     InTime(_TX, "occurred_at"),
+    NotNull(_STEP, "event_id"),
+    NotNull(_STEP, "session_id"),
+    NotNegative(_STEP, "amount"),
+    Together(_STEP, "amount", "asset"),
+    OneOf(_STEP, "kind", _known(StorefrontEventKind)),
+    InTime(_STEP, "occurred_at"),
+    NotNull("AssetPriced", "asset"),
+    NotNull("AssetPriced", "quote_asset"),
+    NotNegative("AssetPriced", "price"),
+    InTime("AssetPriced", "priced_at"),
     *(NotNull(event_type, "tx_id") for event_type in _SCORED),
     *(
         InUnitInterval(event_type, name)

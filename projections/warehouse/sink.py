@@ -20,13 +20,13 @@ from projections.protocol import EventBatch, Excluded, Rejection
 from projections.warehouse import statements as sql
 from projections.warehouse.canonical import expected_rows, stored_rows
 from projections.warehouse.connection import Connect, run
-from projections.warehouse.ddl import create_table
+from projections.warehouse.ddl import create_index, create_table, create_view
 from projections.warehouse.ddl import statements as layout
 from projections.warehouse.dimensions import DimensionKeys, load_dimensions
 from projections.warehouse.facts import FACTS, fact_rows, fields_read
 from projections.warehouse.rules import broken_rules
 from projections.warehouse.store import PostgresStore
-from projections.warehouse.tables import LATER_TABLES
+from projections.warehouse.tables import LATER_INDEXES, LATER_TABLES, LATER_VIEWS
 from projections.warehouse.views import MATERIALISED_VIEWS
 
 # Rows that the driver encodes at once, some 1 MB: Postgres takes one piece in while the next is encoded. As one piece the two
@@ -105,8 +105,10 @@ class WarehouseProjection(PostgresStore):
     def _layout(self) -> Iterator[str]:
         return layout("postgresql")
 
-    def _later_tables(self) -> Iterator[tuple[str, str]]:
-        return ((name, create_table(name, "postgresql")) for name in LATER_TABLES)
+    def _later(self) -> Iterator[tuple[str, str]]:
+        yield from ((name, create_table(name, "postgresql")) for name in LATER_TABLES)
+        yield from ((name, create_index(name)) for name in LATER_INDEXES)
+        yield from ((name, create_view(name, "postgresql")) for name in LATER_VIEWS)
 
     def _stages(self) -> Iterator[str]:
         return iter(sql.STAGES.split(";"))

@@ -55,8 +55,9 @@ class PostgresStore(ABC):
     def _layout(self) -> Iterator[str]:
         """The statements that make the generation's tables, `checkpoints` among them, in the current schema."""
 
-    def _later_tables(self) -> Iterator[tuple[str, str]]:
-        """(name, statement) of tables that generations of an earlier release lack; they start empty, as their topic's checkpoint does."""
+    def _later(self) -> Iterator[tuple[str, str]]:
+        """(name, statement) of tables, indexes and views that generations of an earlier release lack; such a table starts empty, as its
+        topic's checkpoint does."""
         return iter(())
 
     def _stages(self) -> Iterator[str]:
@@ -205,7 +206,7 @@ class PostgresStore(ABC):
                 if not found[0]:
                     for statement in self._layout():
                         run(cursor, statement)
-                for name, statement in self._later_tables() if found[0] else ():
+                for name, statement in self._later() if found[0] else ():
                     if not run(cursor, sql.HAS_LAYOUT, (f"{self.schema}.{name}",))[0][0]:
                         run(cursor, statement)
                 for statement in self._stages():

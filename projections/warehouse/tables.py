@@ -16,8 +16,10 @@ from sqlalchemy_redshift.dialect import SUPER
 from domain.values import AMOUNT_DIGITS, AMOUNT_SCALE, MAX_ID_LENGTH
 from schema_registry.contracts import (
     CASE_EVENTS,
+    CLICKSTREAM_EVENTS,
     CONTROL_EVENTS,
     EMBEDDING_EVENTS,
+    PRICE_EVENTS,
     RESCORE_EVENTS,
     SCORE_EVENTS,
     TRANSACTION_EVENTS,
@@ -28,9 +30,16 @@ REDSHIFT_ID_BYTES = 4 * MAX_ID_LENGTH  # Redshift counts bytes, and a character 
 REDSHIFT_TEXT_BYTES = 65_535  # Redshift's longest VARCHAR
 REDSHIFT_VECTOR_BYTES = 65_535  # 16,383 float32, far above any embedding in use
 
+_BLOOM = "text_bloom_ops (n_distinct_per_range = 3200)"
+"""Filters of so many values, one wrong in a hundred, take 3,834 bytes. Two of them must fit into one index page, 8,152 bytes: Postgres'
+own choice, 3,725 values, does not, and a load would be refused on the day when wallets are as many as that."""
 CHECKPOINTS = "checkpoints"
-LATER_TABLES = ("fact_rescore",)
-"""Tables that came after 0.1.0: a generation that stands without one gets it empty, for no record of its topic was read."""
+LATER_TABLES = ("fact_rescore", "fact_alert_rule", "fact_storefront_event", "fact_asset_price")
+"""Tables that came after 0.1.0: a generation that stands without one gets it empty, for no record that gives it a row was read."""
+LATER_INDEXES = ("ix_fact_transaction_wallets", "ix_fact_storefront_event_occurred_at")
+"""Indexes that came after 0.1.0: a generation that stands gets them when it is opened, each by one scan in which nothing is written."""
+LATER_VIEWS = ("fraud_detection", "v_sales", "v_high_value", "v_storefront_session", "v_funnel")
+"""Plain views that came after 0.1.0."""
 LOG_COLUMNS = ("log_topic", "log_partition", "log_offset")
 """Where a fact's record stands in the log."""
 
@@ -49,6 +58,11 @@ _Time = sa.TIMESTAMP(timezone=True)
 _Double: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.DOUBLE_PRECISION(), "redshift")
 _Doubles: sa.types.TypeEngine[Any] = postgresql.ARRAY(sa.Double()).with_variant(SUPER(), "redshift")
 _Bytes = sa.LargeBinary().with_variant(_Varbyte(), "redshift")
+
+
+def text_id() -> sa.types.TypeEngine[str]:
+    """The type of ids, whole for either dialect."""
+    return _Id
 
 
 def _column(name: str, kind: Any, *, null: bool = False, encode: str | None = None) -> sa.Column[Any]:
@@ -75,10 +89,18 @@ def _fact(metadata: sa.MetaData, name: str, topic: str, *columns: sa.Column[Any]
     )
 
 
+def _block_ranges(name: str, *columns: sa.Column[Any], operators: str | None = None) -> None:
+    """A block range index, of ranges that Postgres sums up by itself once they are full: until then a load hardly pays for it."""
+    chosen = {column.name: operators for column in columns} if operators is not None else {}
+    sa.Index(name, *columns, postgresql_using="brin", postgresql_ops=chosen, postgresql_with={"autosummarize": "on"})
+
+
 def warehouse_metadata(schema: str | None = None) -> sa.MetaData:
     """Every table of one generation, in creation order."""
     m = sa.MetaData(schema=schema)
     _transaction_tables(m)
+    _storefront_tables(m)
+    _price_table(m)
     _wallet_tables(m)
     _case_tables(m)
     _model_tables(m)
@@ -128,8 +150,11 @@ def _transaction_tables(m: sa.MetaData) -> None:
         distkey="source_wallet_id",
         sortkey=["occurred_at"],
     )
-    # Rows come in order of time, so a block range index of a few pages serves time windows; a tree slows each load.
-    sa.Index("ix_fact_transaction_occurred_at", fact.c.occurred_at, postgresql_using="brin")
+    # Rows come in order of time and of seq, so a block range index of a few pages serves windows of both; a tree slows each load. Wallets
+    # come in any order: of each range of blocks a Bloom filter says which of them it has not. What a row costs goes with the number of
+    # indexes, hence two columns in each; the filters stand apart, for every scan of a block range index reads all of it.
+    _block_ranges("ix_fact_transaction_occurred_at", fact.c.occurred_at, fact.c.seq)
+    _block_ranges("ix_fact_transaction_wallets", fact.c.source_wallet_id, fact.c.target_wallet_id, operators=_BLOOM)
     for name, topic in (("fact_score", SCORE_EVENTS), ("fact_rescore", RESCORE_EVENTS)):
         _fact(
             m,
@@ -165,6 +190,46 @@ def _transaction_tables(m: sa.MetaData) -> None:
         _column("known_at", _Time, encode="raw"),
         distkey="tx_id",
         sortkey=["known_at"],
+    )
+
+
+def _storefront_tables(m: sa.MetaData) -> None:
+    steps = _fact(
+        m,
+        "fact_storefront_event",
+        CLICKSTREAM_EVENTS,
+        _column("event_id", _Id),
+        _column("session_id", _Id),
+        _column("kind", _Id, encode="bytedict"),
+        _column("site", _Id, encode="bytedict"),
+        _column("customer_id", _Id, null=True),
+        _column("device_id", _Text, null=True),
+        _column("country", _Text, null=True),
+        _column("product_id", _Id, null=True),
+        _column("category", _Text, null=True),
+        _column("amount", _Amount, null=True),
+        _column("asset", _Id, null=True),
+        _column("tx_id", _Id, null=True),
+        _column("occurred_at", _Time, encode="raw"),
+        _column("occurred_hour", _Time),
+        distkey="session_id",
+        sortkey=["occurred_at"],
+    )
+    sa.Index("ix_fact_storefront_event_occurred_at", steps.c.occurred_at, postgresql_using="brin")
+
+
+def _price_table(m: sa.MetaData) -> None:
+    _fact(
+        m,
+        "fact_asset_price",
+        PRICE_EVENTS,
+        _column("asset", _Id),
+        _column("quote_asset", _Id),
+        _column("price", _Amount),
+        _column("source", _Text),
+        _column("priced_at", _Time, encode="raw"),
+        distkey="asset",
+        sortkey=["priced_at"],
     )
 
 
@@ -250,6 +315,20 @@ def _case_tables(m: sa.MetaData) -> None:
         _column("tx_id", _Id),
         _column("tx_seq", sa.BigInteger()),
         _column("score", _Double),
+        _column("known_at", _Time, encode="raw"),
+        distkey="wallet_id",
+        sortkey=["known_at"],
+    )
+    _fact(
+        m,
+        "fact_alert_rule",
+        CASE_EVENTS,
+        _column("case_id", _Id),
+        _column("wallet_id", _Id),
+        _column("tx_id", _Id),
+        _column("tx_seq", sa.BigInteger()),
+        _column("rules", _Text),
+        _column("policy", _Id, encode="bytedict"),
         _column("known_at", _Time, encode="raw"),
         distkey="wallet_id",
         sortkey=["known_at"],

@@ -29,7 +29,9 @@ from rich.table import Table
 
 from domain.commands import FreezeWallet
 from domain.log import NewRecord
+from domain.policy import AlertPolicy, Policy, Rule
 from infra.composition import Composition
+from infra.policy_files import change
 from infra.settings import Settings
 from infra.simulator.delivery import commands
 from infra.simulator.generator import SimulatorOptions, simulate
@@ -54,13 +56,14 @@ STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "curated": _SINK,
     "scorer": _TRANSFORMER,
     "alerts": _TRANSFORMER,
+    "rules": _TRANSFORMER,
     "notifier": (at.FETCHED, at.SENT, at.MARKED, at.ACKNOWLEDGED),
 }
 """Every step at which each worker can die."""
 STORES: Final = ("archive", "warehouse", "graph", "curated")
-WITHOUT_MODEL: Final = ("command-handler", *STORES, "notifier")
+WITHOUT_MODEL: Final = ("command-handler", *STORES, "rules", "notifier")
 """Workers that need no deployed model."""
-WORKERS: Final = ("command-handler", *STORES, "scorer", "alerts", "notifier")
+WORKERS: Final = ("command-handler", *STORES, "scorer", "alerts", "rules", "notifier")
 """All of them, in the order of the stream through them."""
 SERVERS: Final = ("kafka", "s3", "postgres", "neo4j", "registry", "aws")
 FLUSH_RECORDS: Final = 60  # so that a backlog of some thousand records has many flushes to die in
@@ -69,9 +72,15 @@ MOST_PASSES: Final = 3
 RUN_S: Final = 120.0
 SETTLE_S: Final = 600.0  # more than a worker that stands still is given
 PAUSE_S: Final = (0.3, 2.0)
+POLICY: Final = Policy(
+    "crash", 1, AlertPolicy(),
+    (Rule("often", "{count} within a day", "source_wallet_id", {}, per="source_wallet_id", within_s=86_400, count_at_least=3),),
+)  # fmt: skip
+"""So that the rules have something to ask for, and something to remember."""
 _PRELOADED: Final = [
     "infra.composition",
     "infra.command_handler",
+    "infra.rule_alerts",
     "projections.warehouse",
     "projections.wallet_graph",
     "projections.curated",
@@ -128,13 +137,20 @@ class CrashMatrix:
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(_PRELOADED)
         self._bursts = self._burst_seeds()
+        if "rules" in self._workers:
+            change(log.composition, POLICY, "crash matrix")
+            log.drive("rules")  # it speaks of what comes after its first start
         self.outcome = Outcome()
 
     def sweep(self, steps: Mapping[str, Sequence[str]] = STEPS) -> None:
-        """One round: new work, then each worker dies once at each of its steps, in the order of the stream through them."""
+        """One round: new work, then each worker dies once at each of its steps, in the order of the stream through them.
+
+        Noise stands at the ends of partitions. Who dies of it has read the whole backlog by then, where a partition's turn comes so, and
+        would leave nothing to die of at other steps: it comes last.
+        """
         self.send(BURST)
         for worker in self._workers:
-            for step in self._rng.sample(list(steps[worker]), len(steps[worker])):
+            for step in sorted(self._rng.sample(list(steps[worker]), len(steps[worker])), key=lambda step: step == at.SET_ASIDE):
                 is_rare = step == at.SET_ASIDE or worker == "notifier"
                 if step == at.SET_ASIDE:
                     self.send_noise()
@@ -144,12 +160,23 @@ class CrashMatrix:
             self.run(worker)
 
     def kill(self, kill: Kill) -> None:
-        """Run a worker until it dies of the kill; note it as missed where it reached the head alive."""
+        """Run a worker until it dies of the kill; note it as missed where it reached the head alive.
+
+        Who died late before has taken much of the backlog along: where it was not enough to die of, more work comes, once.
+        """
         self._say(str(kill))
-        if self._process(kill.victim, kill.step, kill.passes) == -signal.SIGKILL:
-            self.outcome.kills[(kill.victim, kill.step)] += 1
-        else:
-            self.outcome.missed.append(kill)
+        for more in (False, True):
+            if more:
+                self.send(BURST)
+                for earlier in self._workers[: self._workers.index(kill.victim)]:
+                    self.run(earlier)
+            code = self._process(kill.victim, kill.step, kill.passes)
+            if code == -signal.SIGKILL:
+                self.outcome.kills[(kill.victim, kill.step)] += 1
+                return
+            if code != 0:
+                break
+        self.outcome.missed.append(kill)
 
     def run(self, worker: str) -> None:
         """Run a worker to the head without a kill."""
@@ -173,14 +200,16 @@ class CrashMatrix:
         """Let the network to a server fail while every worker runs under the supervisor and work comes in."""
         assert self._network is not None
         self._say(f"the network to {name}: {fault}")
-        self.send(BURST // 10)
-        if name == "registry":  # asked at a start only
-            worker = self._rng.choice(self._workers)
-            self._until(lambda: self._is_killed(worker), f"{worker} runs, to be killed")
-        if self._network.strike(name, fault, self._rng):
+        if self._network.strike(name, fault, self._rng, self._ask_the_registry if name == "registry" else lambda: self.send(BURST // 10)):
             self.outcome.kills[(f"network to {name}", fault)] += 1
         else:
             self.outcome.missed.append(Kill(f"network to {name}", fault))
+
+    def _ask_the_registry(self) -> None:
+        """Kill a worker: only one that starts asks the registry."""
+        self.send(BURST // 10)
+        worker = self._rng.choice(self._workers)
+        self._until(lambda: self._is_killed(worker), f"{worker} runs, to be killed")
 
     def send(self, transactions: int) -> None:
         """Send new transactions as commands, every tenth of them twice."""

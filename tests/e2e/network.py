@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,8 @@ SERVERS: Final[Mapping[str, tuple[str, str]]] = {
 }  # fmt: skip
 """Server → the port that its proxy leads to. Kafka's is a listener of its own, on the port that TLS does not use here."""
 LASTS_S: Final = (0.5, 3.0)
-HIT_S: Final = 30.0  # how long a fault waits for a connection that it can hit
+HIT_S: Final = 60.0  # how long a fault waits for a connection that it can hit
+WORK_EVERY_S: Final = 5.0  # how often new work is asked for until then
 _LISTENERS: Final = """
 listeners=PLAINTEXT://{host}:{broker},CONTROLLER://{host}:{controller},PROXIED://{host}:{secure}
 advertised.listeners=PLAINTEXT://{host}:{broker},CONTROLLER://{host}:{controller},PROXIED://{host}:{proxy}
@@ -72,15 +73,22 @@ class Network:
         write_private(file, json.dumps(groups))
         return {SECRETS_FILE_VARIABLE: str(file)}
 
-    def strike(self, server: str, fault: Fault, rng: random.Random) -> bool:
-        """Let a fault take place for a while; tells whether it hit a connection."""
+    def strike(self, server: str, fault: Fault, rng: random.Random, work: Callable[[], None]) -> bool:
+        """Let a fault take place for a while; tells whether it hit a connection.
+
+        `work` gives somebody a reason to speak to the server. It is asked for again while nothing was hit: who was at the head, or waited
+        to be started again, when the first of it came has had no need of the server.
+        """
         proxy, before = self.proxies[server], self.proxies[server].struck
         if fault == "refuse":
             proxy.strike("reset")  # so that somebody has to come again, and is refused
         lasts_s, delay_s, after_bytes = rng.uniform(*LASTS_S), rng.uniform(0.02, 0.2), rng.randint(0, 2_000)
         proxy.strike(fault, delay_s=delay_s, after_bytes=after_bytes)
-        began = time.monotonic()
+        began, next_work = time.monotonic(), 0.0
         while time.monotonic() < began + lasts_s or (proxy.struck == before and time.monotonic() < began + HIT_S):
+            if proxy.struck == before and time.monotonic() >= next_work:
+                work()
+                next_work = time.monotonic() + WORK_EVERY_S
             time.sleep(0.05)
             if fault == "reset" and proxy.struck == before:
                 proxy.strike("reset")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from infra.settings import worker_environment
 from infra.stack.part import SERVERS
+from tests.e2e.roads import walk_road
 from tests.integration.infra.own_log import OwnLog, own_log
 from tests.shared_servers import SharedServers
 
@@ -24,16 +22,8 @@ def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
         yield found
 
 
-def walk(log: OwnLog, *arguments: str) -> dict[str, int]:
-    state = log.stack.state.folder
-    here = {"TIDEMARK_STATE_DIR": str(state.parent), "TIDEMARK_STACK": state.name}
-    found = subprocess.run(
-        [sys.executable, "-m", "infra.cli", "road", "crypto", "--count", str(COUNT), "--rate", "200", "--json", *arguments],
-        env=worker_environment(here), capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert found.returncode == 0, found.stderr
-    result: dict[str, int] = json.loads(found.stdout)
-    return result
+def walk(log: OwnLog) -> dict[str, Any]:
+    return walk_road(log, "crypto", "--count", str(COUNT), "--rate", "200")
 
 
 def test_what_is_sent_is_an_event_once_in_every_store_and_what_is_bad_is_told_of(log: OwnLog) -> None:

@@ -80,6 +80,8 @@ def test_it_ends_green_with_scores_alerts_and_a_report(first: tuple[int, Demo, s
     assert demo.steps.result("judge")
     assert not demo.steps.result("latency")["is_apart"]  # no worker was stopped for it, and the report must not claim so
     assert any((demo.stack.state.folder / "report").glob("*.json"))
+    dashboard = (demo.stack.state.folder / "report" / "dashboard.html").read_text("utf-8")
+    assert "True up to" in dashboard and 'id="volume-title"' in dashboard and "dashboard.html" in said
 
 
 def test_rows_are_all_accounted_for(first: tuple[int, Demo, str]) -> None:

@@ -81,7 +81,8 @@ def settle(log: OwnLog) -> Composition:
         if is_quiet and all(position.get(tp, 0) >= end for tp, end in ends.items()) and composition.log.ends(store.topics) == ends:
             return composition
         time.sleep(0.2)
-    raise AssertionError("the warehouse did not reach the head")
+    behind = {tp: (position.get(tp, 0), end) for tp, end in ends.items() if position.get(tp, 0) < end}
+    raise AssertionError(f"the warehouse did not reach the head; position and end where it is behind: {behind}, handled: {handled}")
 
 
 def is_green(log: OwnLog) -> bool:

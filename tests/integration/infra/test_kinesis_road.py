@@ -24,7 +24,7 @@ from infra.lambdas.runtime import Invocation
 from infra.lambdas.serving import log_file, serve
 from infra.simulator.delivery import as_json_records
 from infra.simulator.generator import SimulatorOptions, simulate
-from projections.quarantine import decoded, open_entries
+from projections.quarantine import decoded, state_of
 from schema_registry.contracts import COMMANDS, QUARANTINE_EVENTS, TRANSACTION_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
@@ -110,7 +110,7 @@ def test_each_transaction_is_an_event_once_and_each_bad_record_is_kept_and_told_
 def test_bad_records_stand_in_quarantine_whole_large_ones_in_s3(log: OwnLog) -> None:
     codec = RecordCodec(log.composition.clients.catalog)
     records = [batch.record(at) for batch in log.fresh().log.read([QUARANTINE_EVENTS], {}) for at in range(len(batch))]
-    entries = open_entries(decoded(codec, records))
+    entries = state_of(decoded(codec, records)).entries
     found = {(key[0], key[1], entry.reason) for key, entry in entries.items()}
     stream = f"kinesis:{log.composition.settings.kinesis.stream}"
     assert found == {(INGESTION, stream, reason) for reason in ("not_json", "unknown_version", "too_large")} and len(entries) == len(BAD)

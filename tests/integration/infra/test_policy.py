@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ from domain.log import NewRecord
 from domain.policy import DEFAULT, PolicyError
 from infra.policy_files import change, current, read_policy
 from infra.policy_trial import of_log, try_policy
-from schema_registry.contracts import CONTROL_EVENTS
+from infra.policy_watch import LOOK_S, PolicyWatch
+from schema_registry.contracts import CASE_EVENTS, CONTROL_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.integration.infra.own_log import OwnLog, own_log
 from tests.shared_servers import SharedServers
@@ -67,3 +69,38 @@ def test_rules_are_tried_on_the_log_in_its_order(log: OwnLog, tmp_path: Path) ->
     assert trial.as_json() | {"transactions_per_s": 0} == try_policy(
         read_policy(policy(tmp_path, 1, 0.02)), of_log(log.fresh())
     ).as_json() | {"transactions_per_s": 0}, "the same again"
+
+
+def test_rules_raise_alerts_of_what_comes_after_them_each_wallet_once(log: OwnLog, tmp_path: Path) -> None:
+    assert change(log.fresh(), read_policy(policy(tmp_path, 3, 0.02)), "maria")
+    log.drive("rules")
+    assert raised(log) == [], "of what was there before nobody is alerted"
+    log.simulate(COUNT, seed=7)
+    log.drive("rules")
+    log.drive("command-handler")
+    found = raised(log)
+    cards = {record["wallet_id"] for record in found}
+    assert found and len(cards) == len(found) and all(wallet.startswith("card:") for wallet in cards)
+    assert {(record["reason"], record["rules"], record["policy"]) for record in found} == {("rule", "cards", "mine@3")}
+    log.drive("rules")
+    log.drive("command-handler")
+    assert raised(log) == found, "a second start says nothing twice"
+
+
+def test_a_worker_that_goes_on_meanwhile_notices_another_policy(log: OwnLog, tmp_path: Path) -> None:
+    assert change(log.fresh(), read_policy(policy(tmp_path, 5, 0.02)), "maria")
+    clock = 0.0
+    watch = PolicyWatch(log.fresh().log, lambda: clock)
+    assert watch.held.policy.title == "mine@5"
+    clock = 2 * LOOK_S
+    assert not watch.is_replaced()
+    assert change(log.fresh(), read_policy(policy(tmp_path, 6, 0.02)), "maria")
+    assert not watch.is_replaced(), "it looks once a second"
+    clock = 4 * LOOK_S
+    assert watch.is_replaced()
+
+
+def raised(log: OwnLog) -> list[dict[str, Any]]:
+    """Every alert of the log, by its case: partitions come interleaved, another time in another way."""
+    found = [record for name, record, *_ in log.fresh().log.events(CASE_EVENTS) if name == "AlertRaised"]
+    return sorted(found, key=lambda record: record["case_id"])

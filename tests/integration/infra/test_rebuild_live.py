@@ -13,6 +13,7 @@ from threading import Event
 
 import pytest
 
+from domain.events import AlertRaised, AlertReason
 from domain.log import NewRecord
 from infra.notifier import QUEUE
 from infra.rebuild import RebuildRefused, plan_of, rebuild, rollback, swap
@@ -159,11 +160,8 @@ def test_a_dry_run_names_the_cost_and_changes_nothing(log: OwnLog) -> None:
 def test_reactors_are_silent_while_projections_are_built_and_repaired(log: OwnLog) -> None:
     composition = settle(log)
     codec = RecordCodec(composition.clients.catalog)
-    alert = {
-        "case_id": "case-1", "wallet_id": "ethereum:0x1", "reason": "score", "score": 0.9, "threshold": 0.5, "tx_id": "ethereum:0x2",
-        "tx_seq": 1, "explanation": "{}", "model_version": "m1", "known_at": datetime.now(UTC),
-    }  # fmt: skip
-    composition.producer.append([NewRecord(CASE_EVENTS, b"case-1", codec.encode("AlertRaised", alert))])
+    alert = AlertRaised("case-1", "ethereum:0x1", AlertReason.SCORE, 0.9, 0.5, "ethereum:0x2", 1, "{}", "m1", datetime.now(UTC))
+    composition.producer.append([NewRecord(CASE_EVENTS, b"case-1", codec.encode_event(alert))])
     worker = composition.worker("notifier")  # makes the queue
     sqs = composition.clients.aws("sqs")
     url = sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"]

@@ -15,7 +15,7 @@ from domain.log import NewRecord
 from infra.command_sender import send
 from infra.composition import NotReady
 from infra.doctor import examine
-from infra.status import StackReport, WorkerReport, stack_report
+from infra.status import StackReport, StatusReader, WorkerReport
 from tests.integration.infra.own_log import OwnLog, own_log
 from tests.shared_servers import SharedServers
 
@@ -29,7 +29,7 @@ def log(shared_servers: SharedServers) -> Iterator[OwnLog]:
 
 
 def report(log: OwnLog) -> StackReport:
-    return stack_report(log.stack, log.stack.settings())
+    return StatusReader(log.stack).report(log.stack.settings())
 
 
 def worker(log: OwnLog, name: str) -> WorkerReport:

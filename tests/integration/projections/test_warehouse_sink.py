@@ -368,6 +368,22 @@ def test_two_rows_for_one_place_in_the_log_are_refused_whole(warehouse: Warehous
     assert warehouse.load_position() == position
 
 
+def test_the_index_of_wallets_takes_more_of_them_than_a_range_of_blocks_can_tell_apart(dsn: str, warehouse: WarehouseProjection) -> None:
+    warehouse.apply(batch_of(transactions(0, 1)), {}, {(TRANSACTION_EVENTS, 0): 1})
+    index = f"{schema_of(1)}.ix_fact_transaction_wallets"
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT split_part(pg_get_indexdef(%s::regclass), ' USING ', 2)", (index,)).fetchone()
+        assert row is not None and "bloom" in row[0]
+        # The same index on narrow rows: some ten thousand different wallets a column in one range, several times what facts come to.
+        connection.execute("CREATE TABLE narrow (source_wallet_id text, target_wallet_id text)")
+        connection.execute(f"CREATE INDEX ix_narrow ON narrow USING {row[0]}")
+        for _ in ("summed up when full", "added one by one afterwards"):
+            connection.execute("INSERT INTO narrow SELECT 'e:' || md5('a' || n), 'e:' || md5('b' || n) FROM generate_series(1, 20000) n")
+            connection.execute("SELECT brin_summarize_new_values('ix_narrow'::regclass)")
+        found = connection.execute("SELECT count(*) FROM narrow WHERE source_wallet_id = 'e:' || md5('a7')").fetchone()
+    assert found == (2,)
+
+
 def test_a_server_that_is_not_there_is_store_unavailable() -> None:
     warehouse = WarehouseProjection("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(StoreUnavailable, match="did not answer while reading the checkpoint") as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -15,6 +16,7 @@ from domain.events import (
     CaseClosed,
     CaseOpened,
     Label,
+    Origin,
     TransactionHeld,
     TransactionLabelled,
     TransactionReleased,
@@ -25,6 +27,8 @@ from domain.events import (
     WalletLabelled,
     WalletReleased,
 )
+from domain.prices import AssetPriced
+from domain.storefront import StorefrontEventKind, StorefrontEventRecorded
 from projections.errors import StoreDisagrees
 from projections.protocol import EventBatch
 from projections.warehouse import WarehouseProjection
@@ -68,6 +72,25 @@ def every_event_type() -> list[Placed]:
         embedded(WALLET),
         AlertRaised("case-1", WALLET, AlertReason.SCORE, 0.99, 0.9, TX, 5, "why", "m1", at),
         AlertExtended("case-1", WALLET, 0.95, transaction(6).tx_id, 6, at),
+        AlertRaised("case-2", WALLET, AlertReason.RULE, 1.0, 1.0, TX, 5, "velocity: 20 at once", "", at, "velocity", "standard@1"),
+        AlertExtended("case-2", WALLET, 1.0, transaction(7).tx_id, 7, at, "velocity,fan_in", "standard@1"),
+        StorefrontEventRecorded(
+            "e1",
+            "s1",
+            StorefrontEventKind.PRODUCT_ADDED,
+            "shop",
+            WALLET,
+            "d1",
+            "NL",
+            "p1",
+            "books",
+            Decimal("12.345678901234567891"),
+            "EUR",
+            None,
+            at,
+            Origin("file.csv", "storefront_json@1", "run-1", 0),
+        ),
+        AssetPriced("ETH", "USD", Decimal("1834.120000000000000001"), "exchange", at),
         CaseOpened("case-1", WALLET, "ann", at),
         CaseAssigned("case-1", "bob", "ann", at),
         VerdictReached("case-1", WALLET, Verdict.FRAUD, "same device", "bob", at),
@@ -121,6 +144,9 @@ ALTERATIONS = {
     "a shorter feature list": "UPDATE fact_transaction SET card_features = card_features[1:27]",
     "text": "UPDATE fact_transaction SET tx_id = upper(tx_id)",
     "place in the log": "UPDATE fact_transaction SET log_offset = 1000 WHERE log_offset = 3",
+    "rules that spoke": "UPDATE fact_alert_rule SET rules = 'velocity' WHERE tx_seq = 7",
+    "a visit's amount": "UPDATE fact_storefront_event SET amount = amount + 0.000000000000000001",
+    "a price": "UPDATE fact_asset_price SET price = price - 0.000000000000000001",
     "topic": "UPDATE fact_score SET log_topic = 'other'",
     "row lost": "DELETE FROM fact_transaction WHERE log_offset = 3",
     "row added": "INSERT INTO dim_wallet VALUES ('a:b', 0, 'a', 'unknown', null, null, null, null, null, true)",

@@ -127,3 +127,14 @@ def test_a_value_that_cannot_be_is_refused(command: Any, field: str) -> None:
 def test_an_event_of_a_case_that_nobody_raised_is_corruption() -> None:
     with pytest.raises(InvalidValue, match=f"CaseOpened of case {ID}, which no AlertRaised allocated"):
         case.evolve(None, OPENED)
+
+
+def test_an_alert_by_rule_names_its_rules_and_one_by_score_none() -> None:
+    by_rule = {"reason": AlertReason.RULE, "policy": "standard@1"}
+    (raised,) = case.decide(given(), alert(rules="velocity,fan_in", **by_rule))
+    assert isinstance(raised, AlertRaised) and (raised.reason, raised.rules, raised.policy) == ("rule", "velocity,fan_in", "standard@1")
+    (joined,) = case.decide(given(raised), alert(rules="fan_in", tx_id="card:tx2:0", **by_rule))
+    assert isinstance(joined, AlertExtended) and (joined.rules, joined.policy) == ("fan_in", "standard@1")
+    for wrong in (alert(**by_rule), alert(rules="velocity", policy="p@1"), alert(rules="x" * 1_025, **by_rule)):
+        with pytest.raises(InvalidValue, match="rules"):
+            case.decide(given(), wrong)

@@ -104,3 +104,10 @@ def test_any_values_are_a_policy_or_refused(value: Any) -> None:
         parse_policy(value)
     except PolicyError as error:
         assert error.mistakes
+
+
+def test_a_rule_is_quiet_for_an_hour_unless_it_says_otherwise() -> None:
+    plain, short, each = (parse_policy(policy({**RULE, **quiet})).rules[0] for quiet in ({}, {"quiet": "5m"}, {"quiet_s": 0}))
+    assert (plain.quiet_s, short.quiet_s, each.quiet_s) == (3_600, 300, 0)
+    assert "rules[0].quiet: expected a time" in mistakes(policy({**RULE, "quiet": "soon"}))
+    assert "rules[0].quiet: expected it or quiet_s, found both" in mistakes(policy({**RULE, "quiet": "5m", "quiet_s": 1}))

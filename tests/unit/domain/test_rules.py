@@ -17,7 +17,9 @@ MINUTE = 60_000_000
 
 
 def engine(**rule: Any) -> RuleEngine:
-    return RuleEngine(parse_policy({"name": "p", "version": 1, "rules": [{"name": "r", "says": "{count} of {amount}", **rule}]}))
+    return RuleEngine(
+        parse_policy({"name": "p", "version": 1, "rules": [{"name": "r", "says": "{count} of {amount}", "quiet_s": 0, **rule}]})
+    )
 
 
 def tx(minute: float = 0, **fields: Any) -> dict[str, Any]:
@@ -164,3 +166,10 @@ def test_it_says_what_counting_anew_each_time_would_say(events: list[tuple[int, 
         assert (
             bool(found.judge(tx(minute, source_wallet_id=f"bank:{source}", status=status, target_wallet_id=f"bank:{target}"))) == expected
         )
+
+
+def test_a_rule_that_spoke_of_a_wallet_is_quiet_about_it_for_a_while() -> None:
+    found = engine(where={"network": "bank"}, quiet_s=600)
+    a, b = (lambda minute, wallet=wallet: tx(minute, source_wallet_id=wallet) for wallet in ("bank:a", "bank:b"))
+    assert spoken(found, a(0), b(1), a(9), b(10), a(10)) == [True, True, False, False, True]
+    assert spoken(found, a(5), a(19), a(20)) == [False, False, True], "one that comes late counts as said already"

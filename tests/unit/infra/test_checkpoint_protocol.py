@@ -64,7 +64,7 @@ class CheckpointProtocol(RuleBasedStateMachine):
         self.world = world = World(self.folder, store_decides)
         world.on_stop, world.on_start, world.on_live = self.stop_workers, self.start_workers, self.is_proven
         for name, stand_in in (
-            ("target_of", lambda name, composition, stack: MemoryTarget(world, self.is_defective)),
+            ("target_of", lambda name, composition, stack, by_spark: MemoryTarget(world, self.is_defective)),
             ("HistorySource", WorldSource),
             ("KafkaSource", lambda *args, **options: None),
             ("KafkaTransactions", lambda *args: WorldTransactions(world)),

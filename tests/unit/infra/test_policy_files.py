@@ -47,7 +47,7 @@ def test_what_is_no_policy_is_refused(text: str, expected: str, tmp_path: Path) 
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
-    with pytest.raises(PolicyError, match=r"nowhere\.yaml: expected a file or one of standard"):
+    with pytest.raises(PolicyError, match=r"nowhere\.yaml: expected a file or one of shop, standard"):
         read_policy("nowhere.yaml")
 
 

@@ -13,8 +13,11 @@ import pytest
 from moto import mock_aws
 from pydantic import SecretStr
 
+from domain.errors import InvalidValue
 from infra.settings import (
+    AwsSettings,
     KafkaSettings,
+    S3Settings,
     SettingsError,
     default_state_dir,
     load_settings,
@@ -134,9 +137,33 @@ def test_kafka_options_carry_tls_and_sasl() -> None:
     }
 
 
+@pytest.mark.parametrize("address", [None, "aws"])
+def test_aws_itself_is_reached_at_no_address_of_ours(address: str | None) -> None:
+    assert S3Settings(endpoint_url=address).client_config() == {"region_name": "us-east-1"}
+    assert "s3.endpoint" not in S3Settings(endpoint_url=address).iceberg_config()
+    assert AwsSettings(endpoint_url=address).is_itself
+    assert AwsSettings(endpoint_url=address).client_config() == {"region_name": "us-east-1"}
+
+
+def test_what_stands_in_for_aws_is_reached_at_its_address() -> None:
+    assert S3Settings(endpoint_url="http://s:1").iceberg_config()["s3.endpoint"] == "http://s:1"
+    assert not AwsSettings(endpoint_url="http://a:1").is_itself
+    assert AwsSettings(endpoint_url="http://a:1").client_config() == {"region_name": "us-east-1", "endpoint_url": "http://a:1"}
+
+
 def test_an_unknown_address_says_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"tidemark up.*TIDEMARK_KAFKA__BOOTSTRAP"):
         KafkaSettings().client_config()
+
+
+def test_card_alerts_are_kept_in_the_warehouse_s_postgres_unless_another_is_named() -> None:
+    assert load_settings(warehouse={"dsn": "postgresql://w"}).card_alerts_dsn == "postgresql://w"
+    other = {"warehouse": {"dsn": "redshift+redshift_connector://w"}, "card_alerts": {"dsn": "postgresql://a"}}
+    assert load_settings(**other).card_alerts_dsn == "postgresql://a"
+    with pytest.raises(InvalidValue, match="set TIDEMARK_CARD_ALERTS__DSN to a Postgres"):
+        _ = load_settings(warehouse={"dsn": "redshift+redshift_connector://w"}).card_alerts_dsn
+    with pytest.raises(InvalidValue, match="no address"):
+        _ = load_settings().card_alerts_dsn
 
 
 def test_the_state_folder_lies_beside_the_project_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

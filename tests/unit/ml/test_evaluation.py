@@ -7,7 +7,9 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from ml.evaluation import (
+    AtBudget,
     Judgements,
+    at_budget,
     auroc,
     average_precision,
     by_maturity,
@@ -37,6 +39,15 @@ def test_what_cannot_exist_is_none() -> None:
     figures = by_maturity(empty, {"a": True}, {})
     assert figures["all"]["n"] == 0
     assert figures["1"]["auroc"] is None
+
+
+def test_a_budget_looks_at_the_highest_scores_and_says_what_nobody_could_exceed() -> None:
+    label, score = np.array([0, 1, 0, 1, 1, 0, 0, 0, 0, 0]), np.array([0.9, 0.8, 0.7, 0.7, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert at_budget(label, score, 0.2) == AtBudget(0.2, 2, 1, 1 / 3, 2 / 3, 0.5)
+    assert at_budget(label, score, 0.3).found == 1, "of equal scores the first one"
+    assert at_budget(label, score, 0.001).alerts == 1
+    assert at_budget(label, score, 1.0) == AtBudget(1.0, 10, 3, 1.0, 1.0, 0.3)
+    assert at_budget(np.zeros(10, np.int64), score, 0.2) == AtBudget(0.2, 2, 0, None, None, 0.0)
 
 
 def test_a_wallet_is_judged_at_its_min_k_n() -> None:

@@ -125,3 +125,31 @@ def test_more_bytes_than_one_array_holds_go_in_pieces(s3: MemoryS3, monkeypatch:
     put(archive_on(s3), *rows(0, 20))
     (found,) = archive_on(s3).read()
     assert [found.record(i) for i in range(len(found))] == rows(0, 20)
+
+
+class Bucket:
+    """A bucket that is there, missing or another's, by the code that a look at it gives."""
+
+    def __init__(self, code: str | None) -> None:
+        self.code, self.made = code, list[str]()
+
+    def head_bucket(self, Bucket: str) -> None:
+        if self.code is not None:
+            raise ClientError({"Error": {"Code": self.code}}, "HeadBucket")
+
+    def create_bucket(self, Bucket: str) -> None:
+        self.made.append(Bucket)
+
+
+@pytest.mark.parametrize(("code", "made"), [(None, []), ("404", ["b"]), ("NoSuchBucket", ["b"])])
+def test_a_bucket_is_made_where_it_is_missing_alone(code: str | None, made: list[str]) -> None:
+    s3: Any = Bucket(code)
+    RawArchive(s3, "b").prepare()
+    assert s3.made == made
+
+
+def test_another_s_bucket_is_no_missing_one() -> None:
+    s3: Any = Bucket("403")
+    with pytest.raises(StoreUnavailable, match="refuses these credentials"):
+        RawArchive(s3, "b").prepare()
+    assert s3.made == []

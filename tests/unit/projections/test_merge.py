@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.log import Record
-from projections.merge import SeqMerge
+from projections import merge as merge_module
+from projections.merge import MOST_HELD, SeqMerge
 from projections.records import RecordBatch, seq_header
 from tests.unit.projections.fakes import T, batch_of
 
@@ -85,3 +87,36 @@ def test_nothing_is_lost_and_nothing_is_let_through_twice(seqs: list[int | None]
     assert ordered == list(range(merge.next_seq))
     assert len(ordered) + sum(map(len, strays)) + merge.waiting == len(records)
     assert len({int(o) for batch in [*out, *strays] for o in np.asarray(batch.offsets)}) == sum(map(len, [*out, *strays]))
+
+
+def test_many_small_pushes_that_wait_are_joined_in_order_of_arrival() -> None:
+    merge = SeqMerge(0)
+    for n in range(1, 400):
+        assert merge.push(batch_of(of_seq(n, n % 5, n), of_seq(n, 5, 1_000 + n))) == ([], None)
+        assert merge.waiting == 2 * n
+    assert merge.first_waiting() == {0: 5, 1: 1, 2: 2, 3: 3, 4: 4, 5: 1_001}
+    assert len(merge._held) <= MOST_HELD
+    ready, strays = merge.push(batch_of(of_seq(0, 0, 0)))
+    assert [seq for batch in ready for seq in batch.seqs().tolist()] == list(range(400))
+    assert [offset for batch in ready for offset in batch.offsets.tolist()] == list(range(400)), "of two the one that came first"
+    assert strays is not None and len(strays) == 399 and merge.waiting == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=80), st.integers(1, 5))
+def test_windows_and_joins_of_any_size_change_nothing(seqs: list[int], window: int) -> None:
+    """The same records, one a push, with windows and joins as small as they may be."""
+    found: list[tuple[list[int], list[int], int]] = []
+    for width, held in ((merge_module.WINDOW, merge_module.MOST_HELD), (window, 2)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(merge_module, "WINDOW", width)
+            patch.setattr(merge_module, "MOST_HELD", held)
+            merge = SeqMerge(0)
+            out: list[int] = []
+            strays: list[int] = []
+            for offset, seq in enumerate(seqs):
+                ready, bad = merge.push(batch_of(of_seq(seq, offset=offset)))
+                out += [int(o) for batch in ready for o in batch.offsets]
+                strays += [int(o) for o in bad.offsets] if bad is not None else []
+            found.append((out, sorted(strays), merge.waiting))
+    assert found[0] == found[1]

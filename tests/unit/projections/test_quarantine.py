@@ -16,7 +16,6 @@ from projections.quarantine import (
     decoded,
     dropped_record,
     offloaded,
-    open_entries,
     quarantine_records,
     replay_place,
     replayed_places,
@@ -34,7 +33,7 @@ ENTRY = QuarantineEntry("warehouse", POISON, "malformed", "a value outside its t
 
 def opened(*records: object) -> dict[tuple[str, str, int, int], QuarantineEntry]:
     kept = [Record(new.topic, 0, i, 0, new.key, new.value) for i, new in enumerate(records)]  # type: ignore[attr-defined]
-    return open_entries(decoded(CODEC, kept))
+    return state_of(decoded(CODEC, kept)).entries
 
 
 @pytest.mark.parametrize("payload", [POISON.value, None, b"", b"x" * 100_000], ids=["noise", "null", "empty", "large"])

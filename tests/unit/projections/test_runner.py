@@ -282,6 +282,13 @@ def test_a_stray_at_the_end_is_passed_unless_a_record_before_it_waits() -> None:
     assert waiting.position == {(T, 0): 1}
 
 
+def test_a_stray_behind_a_record_that_waits_is_passed_with_it_and_handed_over_once() -> None:
+    work = ListWork(ordered_topic=T)
+    run(FakeSource([batch_of(record(0, 1), record(1), record(2))], [batch_of(record(0, 0, partition=1))]), work)
+    assert [[s.offset for s in strays] for _, strays, _, _ in work.calls] == [[1, 2], []]
+    assert work.position == {(T, 0): 3, (T, 1): 1}
+
+
 def test_a_seq_that_never_comes_is_an_error_not_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "MAX_WAITING", 2)
     source = FakeSource([batch_of(*(record(i, i + 1) for i in range(3)))])

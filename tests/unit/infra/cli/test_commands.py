@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,21 @@ def test_waiting_names_who_can_be_waited_for(capsys: pytest.CaptureFixture[str])
     assert run(["wait", token, "--for", "curated"]) == exits.DOWN
 
 
+def test_simulated_cards_are_a_file_with_the_share_of_fraud_of_kaggle_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "creditcard.csv"
+    assert run(["simulate", "--shape", "cards", "--out", str(out), "--count", "20000", "--json"]) == exits.OK
+    found = json.loads(capsys.readouterr().out)
+    assert (found["transactions"], found["frauds"]) == (20_000, 35) and len(out.read_text().splitlines()) == 20_001
+
+
+@pytest.mark.parametrize("wrong", [["--to", "kafka"], ["--rate", "5"], ["--truth", "t.csv"], ["--out", "cards.parquet"]], ids=" ".join)
+def test_simulated_cards_go_nowhere_else(wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["simulate", "--shape", "cards", "--count", "200", "--out", str(tmp_path / "a.csv"), *wrong]
+    assert run(arguments) == exits.USAGE
+    said = "ends in .csv or .csv.gz" if wrong[0] == "--out" else "--to file --out creditcard.csv"
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_simulated_files_come_with_their_truth_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "stream.csv"
     assert run(["simulate", "--to", "file", "--out", str(out), "--count", "200", "--json"]) == exits.OK
@@ -91,6 +107,37 @@ def test_simulated_files_come_with_their_truth_apart(tmp_path: Path, capsys: pyt
     assert found["transactions"] == 200
     assert out.exists() and Path(found["labels"]).exists() and Path(found["schemes"]).exists()
     assert "illicit" not in out.read_text()
+
+
+def test_a_folder_of_samples_is_read_back_and_harmless_in_a_spreadsheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "samples"
+    assert run(["simulate", "--to", "file", "--out", str(out), "--count", "300", "--json"]) == exits.OK
+    written = json.loads(capsys.readouterr().out)["transactions"]
+    transactions, labels = out / "sample_transactions.csv", out / "fraud_labels.csv"
+    for file, name in ((transactions, "tidemark"), (labels, "tidemark_labels")):
+        rows = list(csv.reader(file.open(newline="", encoding="utf-8")))
+        assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+        assert run(["ingest", str(file), "--dry-run", "--json"]) == exits.OK
+        found = json.loads(capsys.readouterr().out)
+        assert found["mapping"].startswith(name) and found["accepted"] == found["rows_read"] == len(rows) - 1
+    assert len(rows) > 1 and written == 300
+
+
+def test_queries_are_listed_and_their_sql_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["query", "--list", "--json"]) == exits.OK
+    assert "fan-in" in {item["name"] for item in json.loads(capsys.readouterr().out)}
+    assert run(["query", "fan-in", "--sql"]) == exits.OK
+    assert capsys.readouterr().out.startswith("SELECT t.target_wallet_id")
+    assert run(["query", "fan-ni"]) == exits.FAILED
+    assert "expected one of wallet-history" in capsys.readouterr().err
+
+
+def test_a_batch_is_told_apart_from_a_recorded_score(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["score", "bank:1:0", "--from", "s3"]) == exits.USAGE
+    assert run(["score", "bank:1:0", "--since", "5"]) == exits.USAGE
+    assert run(["score", "--from", "s3", "--since", "yesterday"]) == exits.USAGE
+    assert "earliest" in capsys.readouterr().err
+    assert run(["score", "--from", "s3"]) == exits.DOWN
 
 
 def test_contracts_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -49,3 +50,12 @@ def test_json_is_one_document_whatever_it_holds(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (-1, "0 s")])
 def test_time_spans_are_for_people(seconds: float, said: str) -> None:
     assert output.duration(seconds) == said
+
+
+def test_csv_opened_in_a_spreadsheet_or_shown_on_a_terminal_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_csv(("name", "n"), [("=cmd()", -5), ("@x", None), (HOSTILE, 1.5), ("a,b", True)])
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\u202e" not in shown
+    rows = list(csv.reader(shown.splitlines()))
+    assert rows[:3] == [["name", "n"], ["'=cmd()", "-5"], ["'@x", ""]]
+    assert rows[4] == ["a,b", "True"]

@@ -6,20 +6,24 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from domain.events import Origin
 from domain.log import NewRecord
-from infra.lambdas.kinesis_ingestion import INLINE_BYTES, KinesisIngestion, KinesisRecord, metrics_line, records_of
+from infra.lambdas.kinesis_ingestion import INLINE_BYTES, KinesisIngestion, KinesisRecord, records_of
+from infra.lambdas.storefront_json import storefront_event_of, storefront_event_to_json
 from projections.errors import StoreUnavailable
-from projections.quarantine import decoded, open_entries
+from projections.quarantine import decoded, state_of
 from schema_registry.catalog import SchemaCatalog
-from schema_registry.contracts import COMMANDS, QUARANTINE_EVENTS
+from schema_registry.contracts import CLICKSTREAM_EVENTS, COMMANDS, QUARANTINE_EVENTS
 from schema_registry.record_codec import RecordCodec
 from tests.unit.infra.lambdas.records import record, transaction
 
 CODEC = RecordCodec(SchemaCatalog.numbered())
+ORIGIN, AT = Origin("f", "m", "i", 0), datetime(2026, 11, 28, 10, tzinfo=UTC)
 
 
 class World:
@@ -122,14 +126,14 @@ def test_the_same_bad_bytes_count_each_time_and_may_be_good_the_next(world: Worl
 def test_an_error_that_nobody_thought_of_refuses_its_record_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from infra.lambdas import kinesis_ingestion as module
 
-    real = module.transaction_from_json
+    real = module.transaction_of
 
-    def fails(data: bytes, *rest: Any) -> Any:
-        if data == transaction(1):
+    def fails(value: dict[str, Any], *rest: Any) -> Any:
+        if value == json.loads(transaction(1)):
             raise OverflowError("int too large")
-        return real(data, *rest)
+        return real(value, *rest)
 
-    monkeypatch.setattr(module, "transaction_from_json", fails)
+    monkeypatch.setattr(module, "transaction_of", fails)
     report = world.ingestion().handle([record(0), record(1), record(2)])
     assert report.refused == {"not_encodable": 1} and world.commands == ["bank:0:0", "bank:2:0"]
 
@@ -165,9 +169,9 @@ def test_when_a_part_is_away_the_batch_fails_and_its_second_try_loses_and_double
     report = ingestion.handle(batch)
     assert report.not_done is None and len(world.letters) == 1
     assert set(world.commands) == {"bank:0:0"}
-    entries = open_entries(
+    entries = state_of(
         (name, value, 0) for name, value, _ in decoded(CODEC, [_as_record(item) for item in world.log if item.topic == QUARANTINE_EVENTS])
-    )
+    ).entries
     assert len(entries) == 1, "the same place is one entry"
 
 
@@ -188,7 +192,7 @@ def test_an_event_of_lambda_is_read(world: World) -> None:
 
 def test_metrics_are_a_line_in_the_embedded_format(world: World) -> None:
     report = world.ingestion().handle([record(0), record(1, b"bad")])
-    line = json.loads(metrics_line("f", report, 0.0125, 1_700_000_000_000))
+    line = json.loads(report.line(0.0125, 1_700_000_000_000))
     (said,) = line["_aws"]["CloudWatchMetrics"]
     assert {metric["Name"] for metric in said["Metrics"]} <= line.keys()
     assert (line["Records"], line["Sent"], line["Refused"], line["HandlingMs"]) == (2, 1, 1, 12.5)
@@ -203,3 +207,25 @@ def _as_record(item: NewRecord) -> Any:
     from domain.log import Record
 
     return Record(item.topic, 0, 0, 0, item.key, item.value, item.headers)
+
+
+def test_a_step_of_a_visit_is_an_event_at_once_and_a_wrong_one_is_refused(world: World) -> None:
+    step = {
+        "version": 1, "event": "product_viewed", "event_id": "e1", "session_id": "s1", "site": "shop", "customer_id": "customer:a",
+        "amount": "19.90", "asset": "EUR", "occurred_at": "2026-11-28T09:30:00Z",
+    }  # fmt: skip
+    wrong = [step | {"event": "dreamt"}, step | {"asset": None}, step | {"basket": 1}, step | {"version": 2}]
+    batch = [record(n, json.dumps(item).encode()) for n, item in enumerate([step, *wrong])]
+    report = world.ingestion().handle(batch)
+    assert report.sent == 1 and report.refused == {
+        "invalid_event": 1, "invalid_asset": 1, "unknown_field": 1, "unknown_version": 1
+    }  # fmt: skip
+    (found,) = [item for item in world.log if item.topic == CLICKSTREAM_EVENTS]
+    assert found.key == b"s1"
+    name, value = CODEC.decode(found.value)
+    assert (name, value["kind"], value["amount"], value["customer_id"]) == (
+        "StorefrontEventRecorded", "product_viewed", Decimal("19.9"), "customer:a"
+    )  # fmt: skip
+    assert value["origin"]["mapping"] == "storefront_json@1"
+    again = storefront_event_of(json.loads(storefront_event_to_json(storefront_event_of(step, ORIGIN, AT))), ORIGIN, AT)
+    assert again == storefront_event_of(step, ORIGIN, AT)

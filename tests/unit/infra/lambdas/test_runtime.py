@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.lambdas import package
+from infra.lambdas.card_alerts import CARD_ALERTS
 from infra.lambdas.functions import FUNCTIONS, Function
 from infra.lambdas.kinesis_ingestion import INGESTION
 from infra.lambdas.runtime import FunctionError, FunctionHost
@@ -88,13 +89,18 @@ def test_a_module_that_cannot_be_imported_is_an_error_at_the_start(runtime: Path
         host.invoke({})
 
 
-def test_a_zip_is_the_same_bytes_each_time_and_has_no_more_than_it_needs(tmp_path: Path) -> None:
-    first, second = (package.build(FUNCTIONS[INGESTION], tmp_path / name) for name in ("a", "b"))
+@pytest.mark.parametrize(
+    ("name", "app", "own"),
+    [(INGESTION, "kinesis_app", {"infra"}), (CARD_ALERTS, "card_alerts_app", {"psycopg", "psycopg_binary"})],
+    ids=[INGESTION, CARD_ALERTS],
+)
+def test_a_zip_is_the_same_bytes_each_time_and_has_no_more_than_it_needs(name: str, app: str, own: set[str], tmp_path: Path) -> None:
+    first, second = (package.build(FUNCTIONS[name], tmp_path / folder) for folder in ("a", "b"))
     assert first.read_bytes() == second.read_bytes()
     names = zipfile.ZipFile(first).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {"domain", "schema_registry", "projections", "infra", "confluent_kafka", "fastavro"} <= tops
-    assert "schema_registry/avsc/TransactionRecorded.v1.avsc" in names and "infra/lambdas/kinesis_app.py" in names
+    assert {"domain", "schema_registry", "projections", "infra", "confluent_kafka", "fastavro", *own} <= tops
+    assert "schema_registry/avsc/TransactionRecorded.v1.avsc" in names and f"infra/lambdas/{app}.py" in names
     assert not tops & {"numpy", "pyarrow", "numba", "torch", "boto3", "botocore", "moto", "ml", "graph"}
     assert not [name for name in names if "__pycache__" in name or "/tests/" in name]
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.events import Origin, TransactionKind, TransactionStatus
-from infra.lambdas.transaction_json import Refused, transaction_from_json, transaction_to_json
+from infra.lambdas.json_fields import Refused, object_of
+from infra.lambdas.transaction_json import transaction_of, transaction_to_json
 from infra.simulator.generator import SimulatorOptions, simulate
 
 ORIGIN = Origin("kinesis:s", "m", "i", 1)
@@ -28,7 +29,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.text("aZ0:-.\x1b\u2028é
 
 def read(value: Any) -> Any:
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return transaction_from_json(data, ORIGIN, ARRIVED)
+    return transaction_of(object_of(data), ORIGIN, ARRIVED)
 
 
 def refusal(value: Any) -> str:
@@ -141,7 +142,7 @@ def test_any_value_in_any_field_is_read_or_refused(change: dict[str, Any]) -> No
 def test_what_the_simulator_draws_comes_back_as_it_was() -> None:
     table = simulate(SimulatorOptions(count=500, seed=4)).table
     for row in table.to_pylist():
-        found = transaction_from_json(transaction_to_json(row), ORIGIN, row["occurred_at"])
+        found = transaction_of(object_of(transaction_to_json(row)), ORIGIN, row["occurred_at"])
         assert (found.tx_id, found.amount, found.asset, found.kind) == (row["tx_id"], row["amount"], row["asset"], row["kind"])
         assert (found.source_wallet_id, found.target_wallet_id) == (row["source_wallet_id"], row["target_wallet_id"])
         assert found.occurred_at == row["occurred_at"]

@@ -8,7 +8,7 @@ import pytest
 
 from infra.plain_yaml import MAX_BYTES
 from infra.sources.errors import MappingError, UnreadableSource
-from infra.sources.mapping import LabelMapping, TransactionMapping, parse_mapping, read_mapping
+from infra.sources.mapping import DescriptionMapping, LabelMapping, PriceMapping, TransactionMapping, parse_mapping, read_mapping
 from infra.sources.shipped import detect, header_of, label_mapping, shipped_mappings, transaction_mapping
 from infra.sources.suggestion import suggest
 
@@ -71,7 +71,7 @@ def test_a_mapping_is_read_from_a_file_or_by_its_name(tmp_path: Path) -> None:
 def test_each_shipped_mapping_is_found_by_its_own_columns(name: str) -> None:
     mapping = shipped_mappings()[name]
     assert detect(tuple(reversed(mapping.columns()))) is mapping
-    assert isinstance(mapping, (TransactionMapping, LabelMapping))
+    assert isinstance(mapping, (TransactionMapping, LabelMapping, DescriptionMapping, PriceMapping))
 
 
 def test_an_unknown_header_has_no_shipped_mapping() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import KafkaSettings, Settings
+from infra.settings import AwsSettings, KafkaSettings, S3Settings, Settings
 from infra.stack import PartDown, Stack, StackError, clean_all, down_all
 from infra.stack.__main__ import main
 from infra.stack.part import SERVERS
@@ -29,6 +29,16 @@ def test_a_server_of_the_users_is_not_started_and_its_settings_stay(settings: Se
     assert "kafka" not in stack.local_parts()
     assert stack.settings().kafka.bootstrap == "theirs:9092"
     assert stack.settings().registry.url == stack.addresses().registry
+
+
+def test_aws_itself_is_the_user_s_and_so_is_its_endpoint(settings: Settings) -> None:
+    own = settings.model_copy(update={"aws": AwsSettings(endpoint_url="aws"), "s3": S3Settings(endpoint_url="aws")})
+    stack = Stack.of(own)
+    assert not {"aws", "s3"} & set(stack.local_parts())
+    assert stack.settings().endpoint.url is None
+    # A double of the user's has no endpoint of SageMaker's: the one that `tidemark deploy` serves is here.
+    theirs = Stack.of(settings.model_copy(update={"aws": AwsSettings(endpoint_url="http://theirs:5000")}))
+    assert str(theirs.settings().endpoint.url).startswith("http://127.0.0.1:")
 
 
 def test_the_filled_settings_name_this_stack_and_every_address(settings: Settings) -> None:

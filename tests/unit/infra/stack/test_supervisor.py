@@ -63,6 +63,10 @@ class Bench:
     def ready(self, *names: str) -> None:
         self.until(lambda: all(self.status(name).is_ready for name in names), f"{names} ready")
 
+    def signalled(self, name: str, mark: Path) -> None:
+        """Wait until a part has left its mark and is listed: it may be the faster of the two."""
+        self.until(lambda: mark.exists() and self.status(name).pid, f"{name} and {mark.name}")
+
     def end(self) -> None:
         self.supervisor.request_end()
         if self._thread is not None:
@@ -134,7 +138,7 @@ def test_an_unwanted_part_is_asked_to_end_by_its_own_signal(bench: Bench, tmp_pa
     )
     bench.part("a", (sys.executable, "-c", code), stop_signal=signal.SIGINT)
     bench.want("a")
-    bench.until(ready.exists)
+    bench.signalled("a", ready)
     pid = bench.status("a").pid or 0
     bench.want()
     bench.until(lambda: "a" not in bench.state.status())
@@ -150,7 +154,7 @@ def test_a_part_that_ignores_its_signal_is_killed_after_its_timeout(bench: Bench
     )
     bench.part("a", (sys.executable, "-c", code), stop_timeout_s=0.3)
     bench.want("a")
-    bench.until(ready.exists)
+    bench.signalled("a", ready)
     bench.want()
     bench.until(lambda: "a" not in bench.state.status())
     assert not process.is_held(bench.state.part_folder("a"))

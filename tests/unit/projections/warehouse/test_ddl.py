@@ -8,10 +8,14 @@ import re
 import pytest
 
 from projections.warehouse import WarehouseProjection, ddl
+from projections.warehouse.ddl import create_view
 from projections.warehouse.facts import FACTS
 from projections.warehouse.tables import warehouse_metadata
 
-NAMES = (*warehouse_metadata().tables, "mv_hourly_volume", "mv_wallet_behaviour", "v_transaction", "v_fraud_features")
+NAMES = (
+    *warehouse_metadata().tables, "mv_hourly_volume", "mv_wallet_behaviour", "v_transaction", "v_fraud_features", "fraud_detection",
+    "v_sales", "v_high_value", "v_storefront_session", "v_funnel",
+)  # fmt: skip
 
 
 def statements(dialect: str) -> list[str]:
@@ -47,7 +51,7 @@ def test_postgresql_gets_none_of_redshift() -> None:
 @pytest.mark.parametrize("dialect", ["redshift", "postgresql"])
 def test_amounts_are_exact_in_both(dialect: str) -> None:
     text = ddl(dialect)  # type: ignore[arg-type]
-    assert text.count("NUMERIC(38, 18)") == 3
+    assert text.count("NUMERIC(38, 18)") == 5
     assert "NUMERIC(38, 18) NOT NULL" in text or "NUMERIC(38, 18) ENCODE az64 NOT NULL" in text
 
 
@@ -60,6 +64,13 @@ def test_a_parser_of_the_dialect_reads_every_statement(dialect: str) -> None:
     for statement in statements("redshift" if dialect == "redshift" else "postgresql"):
         parsed = sqlglot.parse_one(statement, read=dialect)
         assert type(parsed).__name__ == "Create", statement
+
+
+@pytest.mark.parametrize(("dialect", "first"), [("redshift", 0), ("postgresql", 1)])
+def test_card_features_are_read_from_the_first_place_of_a_list(dialect: str, first: int) -> None:
+    text = create_view("fraud_detection", dialect)  # type: ignore[arg-type]
+    places = re.findall(r"card_features\[(\d+)\] AS DOUBLE PRECISION\) AS v(\d+)", text)
+    assert places == [(str(first + n), str(n + 1)) for n in range(28)]
 
 
 def test_another_dialect_is_refused() -> None:
