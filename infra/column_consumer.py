@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import finalize, ref
@@ -30,6 +31,7 @@ from infra.message_columns import MESSAGE_WORDS, batch_of, destroy, heads_of, lo
 from projections.records import RecordBatch
 
 SLICE_S = 0.2  # the longest that one call waits: in between Python sees to its signals, Ctrl-C among them
+LEADER_S = 1.0  # so long a partition's leader is waited for before it is read from its beginning
 _PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)  # the client connects again by itself
 _CANNOT = "the log cannot be read"
 Rebalanced = Callable[["ColumnConsumer", list[TopicPartition]], None]
@@ -133,6 +135,7 @@ class ColumnConsumer:
             LogError: the client refuses.
         """
         self._group.has_answered = True
+        self._meet_leaders(parts)
         with PartitionListOf(parts) as given:
             check(library().rd_kafka_assign(self._open_handle(), given), _CANNOT)
 
@@ -143,6 +146,7 @@ class ColumnConsumer:
             LogError: the client refuses.
         """
         self._group.has_answered = True
+        self._meet_leaders(parts)
         with PartitionListOf(parts) as given:
             check_error(library().rd_kafka_incremental_assign(self._open_handle(), given), _CANNOT)
 
@@ -190,6 +194,15 @@ class ColumnConsumer:
             library().rd_kafka_consumer_close(self._handle)
             self._release()
             self._raise()
+
+    def _meet_leaders(self, parts: Sequence[TopicPartition]) -> None:
+        """Learn who leads the partitions of which the log must say where they begin.
+
+        The library asks the leader for that; where it knows none yet it tries again half a second later, whenever it learns of one.
+        """
+        for topic in {part.topic for part in parts if part.offset < 0}:
+            with suppress(LogError):  # then it waits, as it would have
+                partition_count(self._open_handle(), topic, LEADER_S)
 
     def _consume(self, messages: npt.NDArray[np.int64], most: int, timeout_s: float) -> int:
         self._open_handle()

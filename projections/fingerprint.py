@@ -78,9 +78,8 @@ def canonical_lines(table: pa.Table) -> pl.Series:
     frame = pl.DataFrame(pl.from_arrow(table))
     if not frame.width or not frame.height:
         return pl.Series(_TEXT, [], pl.String)
-    return frame.select(
-        pl.concat_str([_text(name, frame.schema[name]) for name in sorted(frame.columns)], separator=" ").alias(_TEXT)
-    ).to_series()
+    cells = [_text(name, kind) for name, kind in sorted(frame.schema.items())]
+    return frame.select(pl.concat_str(cells, separator=" ").alias(_TEXT)).to_series()
 
 
 def _text(name: str, kind: pl.DataType) -> pl.Expr:

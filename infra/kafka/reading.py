@@ -43,7 +43,9 @@ def read_batches(
         options["isolation.level"] = "read_uncommitted"
     consumer = ColumnConsumer(options)
     try:
-        consumer.assign([consumer_place(tp, start) for tp in sorted(open_parts)])
+        # An offset, not "the beginning", wherever one is known: what retention takes in between is missed with an error, never in silence.
+        begin = {**(earliest or {}), **start}
+        consumer.assign([consumer_place(tp, begin) for tp in sorted(open_parts)])
         deadline = time.monotonic() + OPERATION_TIMEOUT_S
         while open_parts:
             polled = consumer.poll(max_records, 0.5, DRAIN_S)

@@ -8,7 +8,7 @@ calendar has goes to quarantine; a broken store stops the worker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 COMMIT_ATTEMPTS = 10  # each lost one means that a worker of other partitions, or upkeep, has committed
 _MICROS_FIRST, _MICROS_END = -62_135_596_800_000_000, 253_402_300_800_000_000  # the years 1 to 9999, as Iceberg's dates have them
+READ_ROWS = 20_000  # that are compared at a time
 TABLE = "transactions"
 """Name of the rows in a proof, the same for every generation."""
 
@@ -249,13 +250,27 @@ def _is_at(stored: Position, before: Position, after: Position) -> bool:
     return all(stored.get(tp, 0) == before.get(tp, 0) for tp in after)
 
 
+def _gathered(pieces: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Pieces in lists of `READ_ROWS` rows or more, the last excepted: there is a piece a file, and files of a day may hold ten rows."""
+    found: list[pa.RecordBatch] = []
+    count = 0
+    for piece in pieces:
+        if piece.num_rows:
+            found.append(piece)
+            count += piece.num_rows
+        if count >= READ_ROWS:
+            yield found
+            found, count = [], 0
+    if found:
+        yield found
+
+
 def _rows_of(table: Table) -> Iterator[tuple[str, pa.Table]]:
     try:
         with translated("reading the table back"):
             scan = table.scan(selected_fields=tuple(columns().names))
-            for piece in scan.to_arrow_batch_reader():
-                if piece.num_rows:
-                    yield TABLE, canonical(pa.Table.from_batches([piece]))
+            for pieces in _gathered(scan.to_arrow_batch_reader()):
+                yield TABLE, canonical(pa.Table.from_batches(pieces))
     except StoreUnavailable as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise StoreDisagrees(f"curated: a file that the current snapshot names is gone: {error.__cause__}") from error
