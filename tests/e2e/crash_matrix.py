@@ -86,6 +86,7 @@ _PRELOADED: Final = [
     "projections.curated",
     "ml.packaging",
     "ml.scorer",
+    "tests.e2e.warm",
 ]
 
 

@@ -24,7 +24,7 @@ SERVERS: Final[Mapping[str, tuple[str, str]]] = {
 }  # fmt: skip
 """Server → the port that its proxy leads to. Kafka's is a listener of its own, on the port that TLS does not use here."""
 LASTS_S: Final = (0.5, 3.0)
-HIT_S: Final = 60.0  # how long a fault waits for a connection that it can hit
+HIT_S: Final = 150.0  # how long a fault waits for a connection that it can hit
 WORK_EVERY_S: Final = 5.0  # how often new work is asked for until then
 _LISTENERS: Final = """
 listeners=PLAINTEXT://{host}:{broker},CONTROLLER://{host}:{controller},PROXIED://{host}:{secure}
