@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from domain import log as domain_log
 from domain.errors import Fenced, LogError
@@ -238,6 +239,20 @@ def test_a_position_that_the_log_no_longer_holds_is_an_error_never_a_jump(config
         while time.monotonic() < deadline:
             source.poll(10, 0.1)
     source.close()
+
+
+def test_what_retention_takes_before_it_is_read_is_an_error_never_a_jump(config: dict[str, Any], admin: TopicAdmin, topic: str) -> None:
+    producer = PlainProducer(config)
+    producer.send(topic, _keys(20), _keys(20))
+    producer.flush()
+    starts, ends = admin.starts([topic]), admin.ends([topic])
+    place = max(ends, key=lambda tp: ends[tp])
+    client = AdminClient(config)  # what it was asked for goes with it
+    for deleted in client.delete_records([TopicPartition(*place, 1)]).values():
+        deleted.result(30)
+    with pytest.raises(LogError, match="the log cannot be read"):
+        list(read_batches(config, [topic], {}, {place: ends[place]}, starts))
+    assert [len(batch) for batch in read_batches(config, [topic], {}, {place: ends[place]}, admin.starts([topic]))] == [ends[place] - 1]
 
 
 def test_plain_records_are_durable_when_append_returns(config: dict[str, Any], admin: TopicAdmin, topic: str) -> None:
