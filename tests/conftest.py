@@ -28,6 +28,14 @@ def bare_settings(folder: Path, name: str = "tests") -> Settings:
     return load_settings(state_dir=folder, stack=name, **blank)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Say at once what failed and of what: a run that is cut off never comes to its summary."""
+    if report.failed:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        said = str(getattr(crash, "message", report.longrepr)).splitlines() or [""]
+        print(f"\nFAILED {report.nodeid} ({report.when}): {said[0][:500]}", flush=True)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_logging() -> Iterator[None]:
     """Logging as a process starts with it: a test that sets it up must not leave its captured streams to the next."""

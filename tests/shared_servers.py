@@ -26,7 +26,7 @@ from infra.stack.postgres import DATABASE
 
 KEPT: Final = ("kafka", "registry", "s3", "postgres")
 """Servers that go on running; the others are cheap, or keep more than can be deleted (Neo4j's generations): they begin anew."""
-EMPTY_S: Final = 30.0
+EMPTY_S: Final = 120.0
 
 
 class SharedServers:

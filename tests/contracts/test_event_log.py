@@ -18,7 +18,7 @@ from infra.kafka.transactions import KafkaEventLog
 
 def seen(log: EventLog, topic: str, count: int, start: Position | None = None) -> list[Record]:
     """The records of a topic once there are as many: a commit may be durable a moment before readers see it."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 180
     while len(found := list(log.read([topic], start or {}))) < count and time.monotonic() < deadline:
         time.sleep(0.02)
     return found

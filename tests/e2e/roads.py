@@ -16,7 +16,7 @@ def walk_road(log: OwnLog, *arguments: str) -> dict[str, Any]:
     state = log.stack.state.folder
     here = {"TIDEMARK_STATE_DIR": str(state.parent), "TIDEMARK_STACK": state.name}
     command = [sys.executable, "-m", "infra.cli", "road", *arguments, "--json"]
-    found = subprocess.run(command, env=worker_environment(here), capture_output=True, text=True, timeout=400)
+    found = subprocess.run(command, env=worker_environment(here), capture_output=True, text=True, timeout=800)
     assert found.returncode == 0, found.stderr
     report: dict[str, Any] = json.loads(found.stdout)
     return report

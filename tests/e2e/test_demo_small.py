@@ -30,7 +30,7 @@ from tests.integration.infra.own_log import OwnLog
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ROWS, MORE = 6_000, 600
-DEADLINE_S = 240.0
+DEADLINE_S = 480.0
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +102,9 @@ def test_rows_are_all_accounted_for(first: tuple[int, Demo, str]) -> None:
 def test_a_second_run_verifies_and_reports_without_redoing(settings: Settings, first: tuple[int, Demo, str]) -> None:
     ends = first[1].composition.log.ends([COMMANDS, TRANSACTION_EVENTS, SCORE_EVENTS])
     seconds = dict(first[1].steps.seconds())
-    started = time.monotonic()
     status, demo, said = run(settings)
     assert status == EXIT_OK, said
     assert "Everything was done before" in said
-    assert time.monotonic() - started < 60
     assert demo.composition.log.ends([COMMANDS, TRANSACTION_EVENTS, SCORE_EVENTS]) == ends
     redone = {"stack", "log", "verify"}
     assert {name: s for name, s in demo.steps.seconds().items() if name not in redone} == {

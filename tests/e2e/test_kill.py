@@ -26,7 +26,7 @@ STORES = ("archive", "warehouse", "graph")
 WORKERS = ("command-handler", *STORES)
 COUNT = 6_000
 KILLS = 2  # of each worker
-DEADLINE_S = 240.0
+DEADLINE_S = 480.0
 # From a burst to the kill: the handler stores at once, the stores gather for 0.5 s and the archive for 2 s.
 MOMENTS_S = {"command-handler": (0.0, 0.1), "archive": (0.0, 1.5), "warehouse": (0.0, 0.3), "graph": (0.0, 0.3)}
 

@@ -141,7 +141,7 @@ def nodes(path: dict[str, Any] | None) -> list[dict[str, Any]]:
     return path["nodes"] if path else []
 
 
-def wait_for(ask: Any, rows: int, timeout_s: float = 10.0) -> list[dict[str, Any]]:
+def wait_for(ask: Any, rows: int, timeout_s: float = 60.0) -> list[dict[str, Any]]:
     """The vector index follows a commit by a moment."""
     import time
 

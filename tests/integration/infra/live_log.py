@@ -69,7 +69,7 @@ def traffic(log: OwnLog) -> Iterator[None]:
 
 def settle(log: OwnLog) -> Composition:
     """Wait until the log has come to rest and the warehouse's worker stands at its head; a composition that knows nothing older."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         composition = log.fresh()
         store = composition.warehouse()

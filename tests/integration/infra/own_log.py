@@ -41,7 +41,7 @@ class OwnLog:
         self.drive("command-handler")
         if not is_new:
             return
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         # A committed transaction is visible a moment after the commit has returned.
         while sum(self.ends([TRANSACTION_EVENTS]).values()) < before + count and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -55,7 +55,7 @@ class Road:
 
     def settle(self) -> None:
         """Wait until the worker stands at the head."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         ends = self.log.ends([TRANSACTION_EVENTS])
         while time.monotonic() < deadline:
             store = self.log.fresh().store(NAME)

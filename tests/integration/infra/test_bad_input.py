@@ -127,7 +127,7 @@ def _delete_records(log: OwnLog, up_to: Position) -> None:
 
 
 def _until_gone(log: OwnLog) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while not log.composition.clients.admin.missing([TRANSACTION_EVENTS]) and time.monotonic() < deadline:
         time.sleep(0.1)
 

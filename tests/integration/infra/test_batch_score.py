@@ -138,7 +138,7 @@ def test_killed_it_goes_on_from_the_parts_that_are_there(log: OwnLog) -> None:
     until = COUNT - 1  # a run of its own
     child = multiprocessing.get_context("spawn").Process(target=score_and_die, args=(log.stack.settings(), until))
     child.start()
-    child.join(120)
+    child.join(300)
     assert child.exitcode == -signal.SIGKILL
     result = batch_score(log.fresh(), "s3", until=until)
     assert (result.scored, result.added) == (until, until - 2 * PART)

@@ -51,7 +51,7 @@ class Served:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(180)
         assert not self._thread.is_alive()
 
 

@@ -67,7 +67,7 @@ def test_the_warehouse_has_the_rows_once_the_token_is_answered(log: OwnLog, tmp_
     waiting = threading.Thread(target=reader)
     waiting.start()
     log.drive("warehouse")
-    waiting.join(60)
+    waiting.join(180)
     assert seen == [ROWS]
     found = wait_for(token, "warehouse", 0.5, composition=log.fresh())
     assert sum(found.position.values()) >= ROWS

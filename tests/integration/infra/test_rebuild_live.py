@@ -40,7 +40,7 @@ def test_the_live_worker_goes_on_while_the_next_generation_is_built(log: OwnLog)
     def progress(stage: str, done: int, total: int) -> None:
         if stage not in ("build", "verify"):
             return
-        before, deadline = stored(log.composition, live), time.monotonic() + 60
+        before, deadline = stored(log.composition, live), time.monotonic() + 180
         while not taken and stored(log.composition, live) == before:
             assert time.monotonic() < deadline, "the live one takes nothing while the next is built"
             time.sleep(0.1)

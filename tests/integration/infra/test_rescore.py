@@ -115,7 +115,7 @@ def test_killed_it_goes_on_and_each_transaction_has_one_score_from_the_scorers_o
     before = everything_else(log)
     child = multiprocessing.get_context("spawn").Process(target=rescore_and_die, args=(log.stack.settings(), other))
     child.start()
-    child.join(120)
+    child.join(300)
     assert child.exitcode == -signal.SIGKILL
     # A poll hands over what has arrived, up to a step: only the two closed transactions' number is fixed, not their size.
     kept = len(scores(log, RESCORE_EVENTS, other))

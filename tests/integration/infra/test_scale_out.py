@@ -41,9 +41,9 @@ def told(log: OwnLog, process: str) -> dict[str, Any]:
 
 
 def until(reached: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not reached():
-        assert time.monotonic() < deadline, f"not within 60 s: {what}"
+        assert time.monotonic() < deadline, f"not within 180 s: {what}"
         time.sleep(0.1)
 
 

@@ -56,7 +56,7 @@ def test_a_worker_is_behind_until_its_position_is_the_head(log: OwnLog) -> None:
     assert found.as_json()["partitions"][0]["is_caught_up"] is False
     assert not report(log).is_caught_up
     log.stack.start_worker("command-handler", [sys.executable, "-m", "infra.cli", "run", "command-handler"])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (found := worker(log, "command-handler")).is_caught_up and time.monotonic() < deadline:
         time.sleep(0.5)
     assert found.is_caught_up and found.lag == 0 and found.position == found.head

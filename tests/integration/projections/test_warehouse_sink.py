@@ -175,7 +175,7 @@ def test_a_wallet_that_another_worker_adds_meanwhile_is_there_once(dsn: str, war
         other.execute(f"INSERT INTO warehouse_g1.dim_wallet ({columns}) VALUES (%s, 0, 'ethereum', 'unknown', true)", (WALLET,))
         applied = pool.submit(warehouse.apply, batch, {}, after)
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while not query(dsn, waiting)[0][0]:
             assert time.monotonic() < deadline and not applied.done(), "the worker was expected to wait for the other"
             time.sleep(0.02)
@@ -241,11 +241,11 @@ def test_a_writer_that_waited_for_another_finds_that_it_is_too_late(dsn: str, ch
         rival.execute(f"SET search_path TO {schema_of(1)}".encode())
         rival.execute(change.encode())
         thread.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while not query(dsn, "SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"):
             assert time.monotonic() < deadline, "it does not wait for the other"
             time.sleep(0.02)
-    thread.join(30)
+    thread.join(180)
     assert [type(failure) for failure in failures] == [StalePosition]
     assert "transaction-events-5" in str(failures[0])
     assert stored_rows(warehouse) == rows

@@ -180,12 +180,13 @@ def test_emit_must_have_a_row_for_each_transaction() -> None:
 def test_a_hub_costs_no_more_as_history_grows() -> None:
     """Generous bound: the second half of a hub-heavy stream may not take three times the first."""
     table = stream(6000, wallets=2000)
-    state = FeatureState()
-    state.observe(TransactionColumns.from_arrow(table.slice(0, 100)))
-    seconds = []
-    for at in (100, 3050):
-        columns = TransactionColumns.from_arrow(table.slice(at, 2950))
-        start = time.process_time()
-        state.observe(columns)
-        seconds.append(time.process_time() - start)
+    seconds = [float("inf")] * 2
+    for _ in range(3):  # the best of three: whoever shares the processor's caches slows a single run
+        state = FeatureState()
+        state.observe(TransactionColumns.from_arrow(table.slice(0, 100)))
+        for half, at in enumerate((100, 3050)):
+            columns = TransactionColumns.from_arrow(table.slice(at, 2950))
+            start = time.process_time()
+            state.observe(columns)
+            seconds[half] = min(seconds[half], time.process_time() - start)
     assert seconds[1] < 3 * seconds[0] + 0.05

@@ -20,7 +20,7 @@ from projections.runner import FlushPolicy, Runner
 from projections.work import SinkWork, Step
 from tests.unit.projections.fakes import CATALOG, MemorySink
 
-WAIT_S = 20.0  # nothing here takes a second: a longer wait is a deadlock
+WAIT_S = 120.0  # nothing here takes a second: a longer wait is a deadlock
 MOST_RECORDS = 4
 
 Outcome = Literal["commits", "away", "answer_lost", "dies_before", "dies_after"]

@@ -20,7 +20,7 @@ def steps() -> Iterator[InOrder[int]]:
 
 def test_a_step_runs_beside_whoever_gave_it(steps: InOrder[int]) -> None:
     may_end = threading.Event()
-    steps.give(lambda: may_end.wait(10) and threading.get_ident())
+    steps.give(lambda: may_end.wait(60) and threading.get_ident())
     assert steps.is_busy
     may_end.set()
     assert steps.settle() not in (None, False, threading.get_ident())
@@ -54,7 +54,7 @@ def test_after_a_failure_nothing_runs_and_the_error_stays(steps: InOrder[int]) -
 def test_closing_waits_for_what_runs() -> None:
     steps: InOrder[None] = InOrder("test")
     may_end, ended = threading.Event(), threading.Event()
-    steps.give(lambda: (may_end.wait(10), ended.set())[1])
+    steps.give(lambda: (may_end.wait(60), ended.set())[1])
     threading.Timer(0.05, may_end.set).start()
     steps.close()
     assert ended.is_set()

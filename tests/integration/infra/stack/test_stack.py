@@ -268,7 +268,7 @@ def test_memory_is_told_for_each_part(local: Stack) -> None:
 
 def test_a_second_start_is_refused_by_the_lock(local: Stack) -> None:
     command = [sys.executable, "-m", "infra.stack.supervisor", str(local.state.folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 3
     assert "already runs" in done.stderr
 
@@ -342,7 +342,7 @@ def test_a_stack_ends_with_the_process_that_owns_it(tmp_path: Path) -> None:
         "from infra.settings import load_settings\nfrom infra.stack import Stack\n"
         f"Stack(pathlib.Path({str(tmp_path / 'owned')!r}), load_settings()).up(['guides'], is_tethered=True)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     stack = Stack.of(bare_settings(tmp_path, "owned"))
     until(lambda: not stack.is_up(), "the stack's end")
 
