@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -53,6 +54,7 @@ def render_settings() -> str:
     return "\n".join(lines) + "\n"
 
 
+@cache
 def root() -> Any:
     """The application as Click's command tree."""
     from infra.cli import commands  # noqa: F401  declares every command
