@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from infra.stack.http import client
 from infra.stack.part import Part
 from infra.stack.state import LOOPBACK, StackState, write_private
 
@@ -20,7 +19,6 @@ REGION = "us-east-1"
 # moto accepts any key; these two are no secret.
 ACCESS_KEY = "tidemark"
 SECRET_KEY = "tidemark"
-_PROBE_TIMEOUT_S = 5.0
 
 
 def aws_url(state: StackState) -> str:
@@ -101,5 +99,5 @@ def _client(state: StackState, service: str) -> Any:
 
 
 def _probe(url: str) -> None:
-    answer = httpx.get(f"{url}/moto-api/data.json", timeout=_PROBE_TIMEOUT_S, trust_env=False)
+    answer = client().get(f"{url}/moto-api/data.json")
     answer.raise_for_status().json()

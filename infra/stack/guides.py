@@ -11,12 +11,9 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx
-
+from infra.stack.http import client
 from infra.stack.part import Part
 from infra.stack.state import LOOPBACK, StackState
-
-_PROBE_TIMEOUT_S = 5.0
 
 
 def guides_folder(state: StackState) -> Path:
@@ -70,7 +67,7 @@ def serve(port: int, folder: Path) -> None:
 
 
 def _probe(port: int) -> None:
-    answer = httpx.options(f"http://{LOOPBACK}:{port}/", timeout=_PROBE_TIMEOUT_S, trust_env=False)
+    answer = client().options(f"http://{LOOPBACK}:{port}/")
     answer.raise_for_status()
 
 

@@ -12,10 +12,9 @@ import secrets
 import socket
 from pathlib import Path
 
-import httpx
-
 from infra.stack.errors import StackError
 from infra.stack.guides import guides_url
+from infra.stack.http import PROBE_TIMEOUT_S, client
 from infra.stack.java import class_path, java
 from infra.stack.part import Part
 from infra.stack.state import LOOPBACK, StackState, write_private
@@ -25,7 +24,6 @@ DATABASE = "wallets"
 STYLE_FILE = "style.grass"
 HEAP = "640m"
 PAGE_CACHE = "512m"
-_PROBE_TIMEOUT_S = 5.0
 # Neo4j's own count: SystemGraphCredential reads the number from the file.
 _HASH_ITERATIONS = 1024
 _OPENS = ("java.nio", "java.io", "sun.nio.ch", "java.lang", "jdk.internal.misc")
@@ -166,16 +164,14 @@ def _probe(state: StackState) -> None:
 
     Without the driver, which costs the supervisor 90 MB and 2.5 s of start (it brings pandas in).
     """
-    with socket.create_connection((LOOPBACK, state.port("neo4j", "bolt")), timeout=_PROBE_TIMEOUT_S) as connection:
+    with socket.create_connection((LOOPBACK, state.port("neo4j", "bolt")), timeout=PROBE_TIMEOUT_S) as connection:
         connection.sendall(_BOLT_HANDSHAKE)
         if connection.recv(4) in (b"", b"\x00\x00\x00\x00"):
             raise StackError("Neo4j speaks no Bolt version that we offer")
-    answer = httpx.post(
+    answer = client().post(
         f"{http_url(state)}/db/{DATABASE}/tx/commit",
         json={"statements": [{"statement": "RETURN 1"}]},
         auth=(USER, state.secret("neo4j")),
-        timeout=_PROBE_TIMEOUT_S,
-        trust_env=False,
     )
     errors = answer.raise_for_status().json()["errors"]
     if errors:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import httpx
-
 from infra.stack.errors import StackError
+from infra.stack.http import client
 from infra.stack.java import jars, java
 from infra.stack.part import Part
 from infra.stack.state import LOOPBACK, StackState
 
 COMPATIBILITY = "FULL_TRANSITIVE"
 HEAP = "256m"
-_PROBE_TIMEOUT_S = 5.0
 
 
 def registry_url(state: StackState) -> str:
@@ -51,13 +49,12 @@ def registry_part(state: StackState) -> Part:
 
 
 def _probe(url: str) -> None:
-    httpx.get(f"{url}/subjects", timeout=_PROBE_TIMEOUT_S, trust_env=False).raise_for_status()
+    client().get(f"{url}/subjects").raise_for_status()
 
 
 def _demand_compatibility(url: str) -> None:
     """Set the global compatibility, which defaults to NONE, and read it back."""
-    with httpx.Client(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
-        client.put(f"{url}/config", json={"compatibility": COMPATIBILITY}).raise_for_status()
-        found = client.get(f"{url}/config").raise_for_status().json().get("compatibilityLevel")
+    client().put(f"{url}/config", json={"compatibility": COMPATIBILITY}).raise_for_status()
+    found = client().get(f"{url}/config").raise_for_status().json().get("compatibilityLevel")
     if found != COMPATIBILITY:
         raise StackError(f"the registry's global compatibility is {found}, not {COMPATIBILITY}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 
+from infra.stack.http import client
 from infra.stack.java import jars, java
 from infra.stack.part import Part
 from infra.stack.state import LOOPBACK, StackState, write_private
@@ -11,7 +12,6 @@ from infra.stack.state import LOOPBACK, StackState, write_private
 HEAP = "192m"
 REGION = "us-east-1"
 BUCKET = "tidemark"
-_PROBE_TIMEOUT_S = 5
 
 _PROPERTIES = """\
 s3proxy.endpoint={url}
@@ -68,7 +68,7 @@ def _request(state: StackState, method: str, path: str) -> httpx.Response:
     credentials = Credentials(state.secret("s3_access_key"), state.secret("s3_secret_key"))
     S3SigV4Auth(credentials, "s3", REGION).add_auth(request)
     headers = {name: value for name, value in request.headers.items() if name != "Content-Length"}
-    return httpx.request(method, url, headers=headers, timeout=_PROBE_TIMEOUT_S, trust_env=False)
+    return client().request(method, url, headers=headers)
 
 
 def _probe(state: StackState) -> None:
