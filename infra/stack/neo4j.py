@@ -57,6 +57,8 @@ dbms.security.auth_enabled=true
 browser.remote_content_hostname_whitelist=127.0.0.1,localhost
 browser.post_connect_cmd=style {guides}/{style}
 client.allow_telemetry=false
+# Bolt is done when its connections are: the default waits for five idle seconds, twice, while readers wait for the next generation.
+internal.dbms.bolt.netty_server_shutdown_quiet_period=0
 """
 
 
