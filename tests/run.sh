@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every test, as `make test` runs them: those that need no server run beside the others, which wait for servers most of their time; after
-# them, on servers of their own, the extended roads (Spark, Airflow).
+# them, on servers of their own, the extended roads (Spark, Airflow). Whole roads come last: they are busy, and have both cores by then.
 # Usage: tests/run.sh <python>
 set -uo pipefail
 
@@ -18,7 +18,7 @@ set +m
 trap 'exit 130' INT
 trap 'kill -- -"$beside" 2> /dev/null; rm -f "$log"' EXIT
 
-"$1" -m pytest tests/contracts tests/e2e tests/integration
+"$1" -m pytest tests/contracts tests/integration tests/e2e
 with_servers=$?
 wait "$beside"
 without=$?
