@@ -13,9 +13,8 @@ from domain.errors import InvalidValue
 from domain.events import WalletKind
 from domain.values import EPOCH, MAX_AHEAD
 from infra.sources.conversion import TextColumns
-from infra.sources.errors import MappingError
 from infra.sources.mapping import DescriptionMapping, TextField
-from infra.sources.pseudonyms import Pseudonyms
+from infra.sources.pseudonyms import Pseudonyms, wallet_pseudonyms
 from infra.sources.raw_rows import RawRows
 from infra.sources.readers import open_rows
 from infra.sources.reading import CHUNK_ROWS, RejectedRow, Source, rejected_rows
@@ -46,9 +45,7 @@ def read_descriptions(source: Source, mapping: DescriptionMapping, known_at: dat
     Raises:
         UnreadableSource, WrongColumns, MappingError, SourceCutShort: as `read`.
     """
-    if mapping.needs_key and key is None:
-        raise MappingError(mapping.title, {"wallet.pseudonym": "expected a secret key for pseudonyms, found none"})
-    pseudonyms = Pseudonyms(key) if key is not None else None
+    pseudonyms = wallet_pseudonyms(mapping.title, mapping.needs_key, key)
     commands: list[DescribeWallet] = []
     rejected: list[RejectedRow] = []
     rows_read = 0

@@ -10,9 +10,8 @@ import numpy as np
 
 from domain.commands import LabelWallet
 from infra.sources.conversion import TextColumns
-from infra.sources.errors import MappingError
 from infra.sources.mapping import LabelMapping
-from infra.sources.pseudonyms import Pseudonyms
+from infra.sources.pseudonyms import Pseudonyms, wallet_pseudonyms
 from infra.sources.raw_rows import RawRows
 from infra.sources.readers import open_rows
 from infra.sources.reading import CHUNK_ROWS, RejectedRow, Source, rejected_rows
@@ -52,9 +51,7 @@ def read_labels(
     Raises:
         UnreadableSource, WrongColumns, MappingError, SourceCutShort: as `read`.
     """
-    if mapping.needs_key and key is None:
-        raise MappingError(mapping.title, {"wallet.pseudonym": "expected a secret key for pseudonyms, found none"})
-    pseudonyms = Pseudonyms(key) if key is not None else None
+    pseudonyms = wallet_pseudonyms(mapping.title, mapping.needs_key, key)
     commands: list[LabelWallet] = []
     rejected: list[RejectedRow] = []
     rows_read = unlabelled = 0

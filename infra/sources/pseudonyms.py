@@ -9,9 +9,27 @@ import hashlib
 
 import pyarrow as pa
 
+from infra.sources.errors import MappingError
+
 MIN_KEY_BYTES = 16
 MAX_KEY_BYTES = 64  # what BLAKE2b takes
 _CACHED = 1 << 18  # pseudonyms remembered between chunks, about 50 MB; more only costs time
+
+
+def wallet_pseudonyms(title: str, needs_key: bool, key: bytes | None) -> Pseudonyms | None:
+    """What makes pseudonyms of a file's wallets; None where there is no key and none is needed.
+
+    Args:
+        title: of the mapping.
+        key: 16 to 64 secret bytes.
+
+    Raises:
+        MappingError: the mapping makes pseudonyms and there is no key.
+        ValueError: a key of another length.
+    """
+    if needs_key and key is None:
+        raise MappingError(title, {"wallet.pseudonym": "expected a secret key for pseudonyms, found none"})
+    return Pseudonyms(key) if key is not None else None
 
 
 class Pseudonyms:
